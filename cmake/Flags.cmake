@@ -1,0 +1,31 @@
+# Flags of every target. No -march=native: a wheel must run on other machines. No contraction into
+# fused multiply-adds: the bits of a product must not depend on the compiler's choice.
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+add_compile_options(-Wall -Wextra -ffp-contract=off)
+add_compile_definitions(_GNU_SOURCE SHMGEMM_VERSION="${SHMGEMM_VERSION}")
+if(SHMGEMM_WERROR)
+  add_compile_options(-Werror)
+endif()
+
+if(SHMGEMM_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "SHMGEMM_FUZZ needs clang (-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++); "
+                      "the compiler is ${CMAKE_CXX_COMPILER_ID}.")
+endif()
+if(SHMGEMM_FUZZ)
+  set(sanitize fuzzer-no-link,address,undefined)
+else()
+  set(sanitize ${SHMGEMM_SANITIZE})
+endif()
+if(sanitize)
+  add_compile_options(-fsanitize=${sanitize} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+  add_link_options(-fsanitize=${sanitize})
+endif()

@@ -1,0 +1,262 @@
+#include "client/channel.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "client/interrupt.h"
+
+namespace shmgemm::client {
+namespace {
+
+std::array<std::uint64_t, 5> offsets_named(const shmgemm_command& command) {
+  const std::uint64_t report = std::uint64_t{command.report} * SHMGEMM_BLOCK_ALIGN;
+  if (command.op != SHMGEMM_OP_GEMM) return {0, 0, 0, 0, report};
+  return {command.a, command.b, command.c, command.bias, report};
+}
+
+}  // namespace
+
+Channel::Channel(std::shared_ptr<Heap> heap, std::uint32_t queue_pair)
+    : heap_(std::move(heap)),
+      queue_pair_(queue_pair),
+      waiter_(heap_->region().client(queue_pair)),
+      limits_{heap_->region().heap_begin(), heap_->region().heap_end(), 0, 0} {
+  for (std::uint32_t i = kSlots; i > 0; --i) free_slots_.push_back(i - 1);
+}
+
+std::uint64_t Channel::submit(shmgemm_command command, bool pin, Deadline deadline) {
+  Lock lock(mutex_);
+  // One slot stays back for the FLUSH that gets a full queue moving.
+  while (free_slots_.size() <= 1 && !failed()) {
+    if (!has_in_flight()) {
+      throw Unsupported("255 results wait to be collected: wait() for some before submitting more");
+    }
+    ++waiting_;
+    try {
+      wait_once(lock, deadline, region::Expect::kShort);
+    } catch (...) {
+      --waiting_;
+      throw;
+    }
+    --waiting_;
+  }
+  if (failed()) throw_failure();
+  return publish(command, pin, false);
+}
+
+std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool abandoned) {
+  const std::uint32_t index = free_slots_.back();
+  free_slots_.pop_back();
+  // The low half of an id must not be 0, which means "none" in `after`.
+  if ((++tickets_ * kSlots + index) << 32 == 0) ++tickets_;
+  Slot& slot = slots_[index];
+  slot.id = tickets_ * kSlots + index;
+  slot.state = State::kInFlight;
+  slot.abandoned = abandoned;
+  slot.flushed = command.op == SHMGEMM_OP_FLUSH || (command.flags & SHMGEMM_FLAG_FLUSH) != 0;
+  if (!slot.flushed && ++unflushed_ >= SHMGEMM_FLUSH_EVERY) {
+    command.flags |= SHMGEMM_FLAG_FLUSH;
+    slot.flushed = true;
+  }
+  if (slot.flushed) unflushed_ = 0;
+  slot.named = offsets_named(command);
+  if (pin_blocks) pin(slot);
+  command.id = slot.id;
+  command.generation = limits_.generation;
+  in_flight_.fetch_add(1, std::memory_order_relaxed);
+  submitted_.fetch_add(1, std::memory_order_relaxed);
+  commands_->publish(command);
+  region::wake_if_sleeping(heap_->region().engine());
+  return slot.id;
+}
+
+// Makes simulated time run to the end of an op that was submitted without a flush.
+void Channel::flush_locked(Slot& slot) {
+  if (free_slots_.empty()) return;  // then others flush, and this is tried again
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_FLUSH;
+  command.after = static_cast<std::uint32_t>(slot.id);
+  slot.flushed = true;
+  publish(command, false, true);
+}
+
+shmgemm_completion Channel::wait(std::uint64_t id, Deadline deadline, region::Expect expect) {
+  Lock lock(mutex_);
+  ++waiting_;
+  struct Leave {
+    std::uint32_t& waiting;
+    ~Leave() { --waiting; }
+  } leave{waiting_};
+  for (;;) {
+    Slot& slot = slot_of(id);
+    if (slot.id != id || slot.state == State::kFree || slot.abandoned) {
+      throw Unsupported("command " + std::to_string(id) + " is not in flight on this queue pair");
+    }
+    if (slot.state == State::kDone) {
+      const shmgemm_completion completion = slot.completion;
+      free_slot(slot);
+      return completion;
+    }
+    if (slot.state == State::kFailed) {
+      free_slot(slot);
+      throw_failure();
+    }
+    if (!slot.flushed) flush_locked(slot);
+    try {
+      wait_once(lock, deadline, expect);
+    } catch (...) {
+      abandon(id);
+      throw;
+    }
+  }
+}
+
+// Waits until something happened, at the ring or behind the thread that is there. Throws with the
+// lock held.
+void Channel::wait_once(Lock& lock, Deadline deadline, region::Expect expect) {
+  region::Nanoseconds limit = kSlice;
+  if (deadline != kNoDeadline) {
+    limit = std::clamp(region::Nanoseconds(deadline - region::Clock::now()), region::Nanoseconds(0),
+                       kSlice);
+  }
+  bool happened = false;
+  if (reaping_ || failed()) {  // fail() needs the lock, and the ring with nobody at it
+    happened = changed_.wait_for(lock, limit) == std::cv_status::no_timeout;
+  } else {
+    reaping_ = true;
+    lock.unlock();
+    happened = waiter_.wait([this] { return completions_->ready() || failed(); }, limit, expect);
+    lock.lock();
+    reap();
+    reaping_ = false;
+    if (waiting_ > 1 || failed()) changed_.notify_all();
+  }
+  if (!happened) look_up(lock, deadline);
+}
+
+void Channel::look_up(Lock& lock, Deadline deadline) {
+  lock.unlock();
+  const bool stop = interrupted();
+  const bool late = deadline != kNoDeadline && region::Clock::now() >= deadline;
+  lock.lock();
+  if (stop) throw Interrupted("interrupted while waiting for the device");
+  if (late) throw DeviceTimeout("the deadline passed before the device answered");
+}
+
+void Channel::reap() {
+  shmgemm_completion completion;
+  while (nonsense_text_.empty() && completions_->poll(completion)) accept(completion);
+}
+
+void Channel::accept(const shmgemm_completion& completion) {
+  const shmgemm_status status = shmgemm_validate_completion(&completion, &limits_);
+  if (status != SHMGEMM_STATUS_OK) {
+    return nonsense(std::string("a completion that is not valid: ") + shmgemm_status_text(status));
+  }
+  Slot& slot = slot_of(completion.id);
+  if (slot.id != completion.id || slot.state != State::kInFlight) {
+    return nonsense("a completion for id " + std::to_string(completion.id) +
+                    ", which is not in flight");
+  }
+  slot.state = State::kDone;
+  slot.completion = completion;
+  in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  unpin(slot);
+  if (slot.abandoned) free_slot(slot);
+}
+
+// What a broken engine says is not to be believed any further: it is killed, and fail() follows.
+void Channel::nonsense(const std::string& what) {
+  nonsense_text_ = "the engine sent " + what;
+  if (kill_engine_) kill_engine_();
+}
+
+void Channel::abandon(std::uint64_t id) {
+  Slot& slot = slot_of(id);
+  if (slot.id != id || slot.state == State::kFree) return;
+  if (slot.state != State::kInFlight) return free_slot(slot);
+  slot.abandoned = true;
+  if (slot.pins.empty()) pin(slot);
+}
+
+void Channel::pin(Slot& slot) {
+  for (const std::uint64_t offset : slot.named) {
+    std::uint64_t first_byte = 0;
+    if (offset != 0 && heap_->allocator().retain_containing(offset, &first_byte)) {
+      slot.pins.push_back(first_byte);
+    }
+  }
+}
+
+void Channel::unpin(Slot& slot) {
+  for (const std::uint64_t first_byte : slot.pins) heap_->allocator().release(first_byte);
+  slot.pins.clear();
+}
+
+void Channel::free_slot(Slot& slot) {
+  slot.state = State::kFree;
+  free_slots_.push_back(static_cast<std::uint32_t>(&slot - slots_.data()));
+}
+
+void Channel::fail(Failure kind, const std::string& message) {
+  failure_flag_.store(true, std::memory_order_seq_cst);
+  region::wake(heap_->region().client(queue_pair_));
+  Lock lock(mutex_);
+  changed_.wait(lock, [this] { return !reaping_; });
+  if (completions_) reap();  // what was published before the end counts
+  failure_ = nonsense_text_.empty() ? kind : Failure::kProtocol;
+  failure_text_ = nonsense_text_.empty() ? message : nonsense_text_ + "; it was killed";
+  for (Slot& slot : slots_) {
+    if (slot.state != State::kInFlight) continue;
+    unpin(slot);
+    slot.state = State::kFailed;
+    if (slot.abandoned) free_slot(slot);
+  }
+  in_flight_.store(0, std::memory_order_relaxed);
+  changed_.notify_all();
+}
+
+void Channel::begin_generation() {
+  Lock lock(mutex_);
+  changed_.wait(lock, [this] { return !reaping_; });
+  region::Region& region = heap_->region();
+  region.begin_generation();
+  shmgemm_queue_pair* pair = region.queue_pair(queue_pair_);
+  commands_ = std::make_unique<region::RingProducer<shmgemm_command>>(pair->commands, kSlots);
+  completions_ =
+      std::make_unique<region::RingConsumer<shmgemm_completion>>(pair->completions, kSlots);
+  limits_.generation = region.generation();
+  limits_.devices = 255;
+  unflushed_ = 0;
+  nonsense_text_.clear();
+  failure_flag_.store(false, std::memory_order_seq_cst);
+}
+
+void Channel::reap_abandoned() {
+  Lock lock(mutex_);
+  if (!reaping_ && !failed() && completions_) reap();
+}
+
+bool Channel::wait_until_unused(region::Nanoseconds limit) {
+  const auto end = region::Clock::now() + limit;
+  Lock lock(mutex_);
+  while (waiting_ > 0 && region::Clock::now() < end) {
+    changed_.wait_for(lock, region::Nanoseconds(1'000'000));
+  }
+  return waiting_ == 0;
+}
+
+void Channel::throw_failure() const {
+  switch (failure_) {
+    case Failure::kTimeout:
+      throw DeviceTimeout(failure_text_);
+    case Failure::kProtocol:
+      throw ProtocolError(failure_text_);
+    case Failure::kClosed:
+      throw Closed(failure_text_);
+    default:
+      throw DeviceLost(failure_text_);
+  }
+}
+
+}  // namespace shmgemm::client

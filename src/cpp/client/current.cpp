@@ -1,0 +1,93 @@
+// What a program has one of: the current session, the interrupt check, and each thread's scope.
+#include <pthread.h>
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "client/interrupt.h"
+#include "client/session.h"
+
+namespace shmgemm {
+namespace {
+
+struct Current {
+  std::mutex mutex;
+  std::shared_ptr<Session> session;
+  std::function<std::shared_ptr<Session>()> opener;
+  std::mutex opening;  // held while the opener runs, so that two threads open one session
+};
+
+// Never destroyed: threads may ask for it while the program exits.
+Current& current() {
+  static Current* const instance = [] {
+    auto* fresh = new Current;
+    // A fork while another thread holds a lock must not leave it locked in the child for ever.
+    pthread_atfork([] { current().mutex.lock(); }, [] { current().mutex.unlock(); },
+                   [] {
+                     new (&current().mutex) std::mutex;
+                     new (&current().opening) std::mutex;
+                   });
+    return fresh;
+  }();
+  return *instance;
+}
+
+std::atomic<bool (*)()> interrupt_check{nullptr};
+thread_local std::string thread_scope;
+
+}  // namespace
+
+void set_current_session(std::shared_ptr<Session> session) {
+  std::shared_ptr<Session> former;  // destroyed without the lock
+  const std::lock_guard<std::mutex> lock(current().mutex);
+  former = std::exchange(current().session, std::move(session));
+}
+
+std::shared_ptr<Session> current_session_or_null() {
+  const std::lock_guard<std::mutex> lock(current().mutex);
+  const auto& session = current().session;
+  return session != nullptr && !session->closed() ? session : nullptr;
+}
+
+std::shared_ptr<Session> current_session() {
+  if (auto session = current_session_or_null()) return session;
+  const std::lock_guard<std::mutex> opening(current().opening);
+  if (auto session = current_session_or_null()) return session;
+  std::function<std::shared_ptr<Session>()> opener;
+  {
+    const std::lock_guard<std::mutex> lock(current().mutex);
+    opener = current().opener;
+  }
+  if (!opener) throw Closed("no session is open");
+  auto session = opener();
+  set_current_session(session);
+  return session;
+}
+
+void set_session_opener(std::function<std::shared_ptr<Session>()> opener) {
+  const std::lock_guard<std::mutex> lock(current().mutex);
+  current().opener = std::move(opener);
+}
+
+void set_interrupt_check(bool (*check)()) { interrupt_check.store(check); }
+bool client::interrupted() {
+  bool (*const check)() = interrupt_check.load();
+  return check != nullptr && check();
+}
+
+void set_scope(const std::string& scope) { thread_scope = scope; }
+const std::string& scope() { return thread_scope; }
+
+const char* interned(std::string_view name) {
+  static auto* const mutex = new std::mutex;
+  static auto* const names = new std::set<std::string, std::less<>>;
+  const std::lock_guard<std::mutex> lock(*mutex);
+  auto found = names->find(name);
+  if (found == names->end()) found = names->emplace(name).first;
+  return found->c_str();
+}
+
+}  // namespace shmgemm

@@ -1,0 +1,53 @@
+#include "client/heap.h"
+
+#include <utility>
+
+#include "client/process.h"
+
+namespace shmgemm::client {
+namespace {
+
+class HeapBlock final : public Block {
+ public:
+  HeapBlock(std::shared_ptr<Heap> heap, std::uint64_t offset, std::uint64_t bytes)
+      : heap_(std::move(heap)), offset_(offset), bytes_(bytes) {}
+  ~HeapBlock() override {
+    if (heap_->ours()) heap_->allocator().release(offset_);
+  }
+  void* data() const override { return heap_->region().base() + offset_; }
+  std::uint64_t bytes() const override { return bytes_; }
+  std::uint64_t offset() const override { return offset_; }
+
+ private:
+  std::shared_ptr<Heap> heap_;
+  std::uint64_t offset_;
+  std::uint64_t bytes_;
+};
+
+}  // namespace
+
+Heap::Heap(std::uint64_t region_bytes)
+    : region_(region::Region::create(region_bytes, 1)),
+      allocator_(region_->heap_begin(), region_->heap_end()),
+      epoch_(process_epoch()) {}
+
+bool Heap::ours() const { return epoch_ == process_epoch(); }
+
+std::shared_ptr<Block> Heap::allocate(std::uint64_t bytes) {
+  const std::uint64_t offset = allocator_.allocate(bytes);
+  if (offset == 0) return nullptr;
+  return std::make_shared<HeapBlock>(shared_from_this(), offset, bytes);
+}
+
+bool Heap::contains(const void* data, std::uint64_t bytes) const {
+  const auto begin = reinterpret_cast<std::uintptr_t>(region_->base()) + region_->heap_begin();
+  const auto end = reinterpret_cast<std::uintptr_t>(region_->base()) + region_->heap_end();
+  const auto at = reinterpret_cast<std::uintptr_t>(data);
+  return at >= begin && at <= end && bytes <= end - at;
+}
+
+std::uint64_t Heap::offset_of(const void* data) const {
+  return static_cast<std::uint64_t>(static_cast<const std::byte*>(data) - region_->base());
+}
+
+}  // namespace shmgemm::client

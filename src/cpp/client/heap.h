@@ -1,0 +1,32 @@
+// A session's region with the allocator of its arena. Blocks share it, so that the mapping outlives
+// the session for as long as a tensor lies in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "client/session.h"
+#include "region/allocator.h"
+#include "region/region.h"
+
+namespace shmgemm::client {
+
+class Heap : public std::enable_shared_from_this<Heap> {
+ public:
+  explicit Heap(std::uint64_t region_bytes);
+
+  region::Region& region() const { return *region_; }
+  region::Allocator& allocator() { return allocator_; }
+  bool ours() const;  // false in a forked child
+
+  std::shared_ptr<Block> allocate(std::uint64_t bytes);  // null where there is no room
+  bool contains(const void* data, std::uint64_t bytes) const;
+  std::uint64_t offset_of(const void* data) const;
+
+ private:
+  std::shared_ptr<region::Region> region_;
+  region::Allocator allocator_;
+  std::uint64_t epoch_;
+};
+
+}  // namespace shmgemm::client

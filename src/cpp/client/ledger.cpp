@@ -1,0 +1,86 @@
+#include "client/ledger.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "client/product.h"
+
+namespace shmgemm::client {
+
+std::uint64_t steady_ns() {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                        std::chrono::steady_clock::now().time_since_epoch())
+                                        .count());
+}
+
+void Ledger::count_start() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++totals_.engine_starts;
+}
+
+void Ledger::count_reject() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++totals_.rejects;
+}
+
+void Ledger::count(const GemmCall& call, const shmgemm_completion& completion,
+                   std::uint64_t bytes_copied) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++totals_.ops;
+  totals_.macs += macs_of(call);
+  totals_.cycles += completion.end_cycles - completion.start_cycles;
+  totals_.busy_cycles += completion.busy_cycles;
+  totals_.fill_drain_cycles += completion.fill_drain_cycles;
+  totals_.memory_stall_cycles += completion.memory_stall_cycles;
+  totals_.now_cycles = std::max(totals_.now_cycles, completion.end_cycles);
+  totals_.bytes_copied += bytes_copied;
+}
+
+void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
+                    std::uint64_t bytes_copied, std::uint64_t host_start_ns, const Block* report) {
+  OpRecord record;
+  record.name = call.name;
+  record.scope = scope();
+  record.m = call.m;
+  record.n = call.n;
+  record.k = call.k;
+  record.batch = call.batch;
+  record.dtype_in = call.dtype_in;
+  record.dtype_out = call.dtype_out;
+  record.device = call.device;
+  record.start_cycles = completion.start_cycles;
+  record.end_cycles = completion.end_cycles;
+  record.busy_cycles = completion.busy_cycles;
+  record.fill_drain_cycles = completion.fill_drain_cycles;
+  record.memory_stall_cycles = completion.memory_stall_cycles;
+  record.host_start_ns = host_start_ns;
+  record.bytes_copied = bytes_copied;
+  record.macs = macs_of(call);
+  if (report != nullptr && completion.report_bytes >= sizeof(shmgemm_gemm_report)) {
+    shmgemm_gemm_report block;
+    std::memcpy(&block, report->data(), sizeof block);
+    record.peak_macs_per_cycle = block.peak_macs_per_cycle;
+    record.folds = block.folds;
+    record.mapping_efficiency = block.mapping_efficiency;
+    record.compute_utilization = block.compute_utilization;
+    std::memcpy(record.read_bytes, block.read_bytes, sizeof block.read_bytes);
+    std::memcpy(record.write_bytes, block.write_bytes, sizeof block.write_bytes);
+  }
+  record.host_ns = steady_ns() - host_start_ns;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  records_.push_back(std::move(record));
+}
+
+Stats Ledger::totals() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return totals_;
+}
+
+std::vector<OpRecord> Ledger::take_records() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::exchange(records_, {});
+}
+
+}  // namespace shmgemm::client

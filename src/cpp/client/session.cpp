@@ -1,0 +1,266 @@
+#include "client/session.h"
+
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "abi/shmgemm_validate.h"
+#include "client/channel.h"
+#include "client/engine_process.h"
+#include "client/heap.h"
+#include "client/ledger.h"
+#include "client/monitor.h"
+#include "client/product.h"
+
+namespace shmgemm {
+namespace {
+
+using client::Channel;
+
+// A product that keeps the engine busy for longer than anyone should spin.
+constexpr std::uint64_t kLongMacs = 4'000'000;
+
+Channel::Deadline deadline_after(double seconds) {
+  if (seconds <= 0) return Channel::kNoDeadline;
+  return region::Clock::now() +
+         std::chrono::duration_cast<region::Nanoseconds>(std::chrono::duration<double>(seconds));
+}
+
+void log(const std::string& what, const shmgemm_completion& completion) {
+  std::fprintf(stderr, "shmgemm: %s id %llu status %u cycles %llu..%llu\n", what.c_str(),
+               static_cast<unsigned long long>(completion.id), unsigned{completion.status},
+               static_cast<unsigned long long>(completion.start_cycles),
+               static_cast<unsigned long long>(completion.end_cycles));
+}
+
+}  // namespace
+
+class SessionImpl {
+ public:
+  explicit SessionImpl(const SessionOptions& options)
+      : options_(options),
+        heap_(std::make_shared<client::Heap>(options.region_bytes)),
+        channel_(heap_, 0) {
+    start_engine();
+  }
+  ~SessionImpl() { close(); }
+
+  client::Heap& heap() { return *heap_; }
+  const client::Heap& heap() const { return *heap_; }
+  Channel& channel() { return channel_; }
+  bool ours() const { return heap_->ours(); }
+  bool closed() const { return closed_.load() || !ours(); }
+
+  // Before each op: the engine runs, or runs again.
+  void ready() {
+    if (!ours()) {
+      throw Closed("this session belongs to the process that forked this one; open another here");
+    }
+    if (closed_.load()) throw Closed("the session was closed");
+    if (!channel_.failed()) return;
+    const std::lock_guard<std::mutex> lock(lifecycle_);
+    if (closed_.load()) throw Closed("the session was closed");
+    if (channel_.failed()) start_engine();
+  }
+
+  void close() {
+    if (!ours()) return;
+    const std::lock_guard<std::mutex> lock(lifecycle_);
+    if (closed_.exchange(true)) return;
+    monitor_.reset();
+    engine_.reset();
+    channel_.wait_until_unused(std::chrono::milliseconds(200));
+  }
+
+  shmgemm_completion gemm(const GemmCall& call);
+  shmgemm_completion call(shmgemm_command command, const char* name);
+  shmgemm_info info(std::uint8_t device);
+  Stats stats() const;
+
+  int engine_pid() const {
+    const std::lock_guard<std::mutex> lock(lifecycle_);
+    return engine_ && !channel_.failed() ? engine_->pid() : 0;
+  }
+  client::Ledger& ledger() { return ledger_; }
+  const SessionOptions& options() const { return options_; }
+
+ private:
+  void start_engine();
+  [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
+
+  SessionOptions options_;
+  std::shared_ptr<client::Heap> heap_;
+  Channel channel_;
+  mutable std::mutex lifecycle_;  // of the engine and its monitor
+  std::unique_ptr<client::EngineProcess> engine_;
+  std::unique_ptr<client::Monitor> monitor_;
+  std::atomic<bool> closed_{false};
+  client::Ledger ledger_;
+};
+
+// What an engine's refusal means to the caller.
+void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
+  ledger_.count_reject();
+  const std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
+  if (completion.status >= SHMGEMM_STATUS_UNSUPPORTED) throw Unsupported(text);
+  throw Error(text);
+}
+
+void SessionImpl::start_engine() {
+  monitor_.reset();
+  engine_.reset();
+  channel_.begin_generation();
+  try {
+    engine_ = std::make_unique<client::EngineProcess>(options_, heap_->region());
+  } catch (...) {
+    channel_.fail(client::Failure::kLost, "no engine runs");
+    throw;
+  }
+  channel_.set_on_nonsense([engine = engine_.get()] { engine->kill(); });
+  monitor_ =
+      std::make_unique<client::Monitor>(*engine_, channel_, heap_->region(), options_.timeout_s);
+  ledger_.count_start();
+}
+
+shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
+  ready();
+  const bool profiling = ledger_.profiling();
+  const std::uint64_t start_ns = profiling ? client::steady_ns() : 0;
+  client::Product product(*heap_, call);
+  const auto report = profiling ? heap_->allocate(SHMGEMM_REPORT_BYTES) : nullptr;
+  shmgemm_command command = product.command();
+  command.flags |= SHMGEMM_FLAG_FLUSH;
+  if (report) command.report = static_cast<std::uint32_t>(report->offset() / SHMGEMM_BLOCK_ALIGN);
+
+  const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
+  const bool is_long = client::macs_of(call) > kLongMacs;
+  const shmgemm_completion completion = channel_.wait(
+      id, Channel::kNoDeadline, is_long ? region::Expect::kLong : region::Expect::kShort);
+  if (options_.debug) log(client::text_of(call), completion);
+  if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, client::text_of(call));
+  product.fetch();
+  ledger_.count(call, completion, product.bytes_copied());
+  if (profiling) {
+    ledger_.record(call, completion, product.bytes_copied(), start_ns, report.get());
+  }
+  return completion;
+}
+
+shmgemm_completion SessionImpl::call(shmgemm_command command, const char* name) {
+  ready();
+  const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
+  const shmgemm_completion completion =
+      channel_.wait(id, Channel::kNoDeadline, region::Expect::kShort);
+  if (options_.debug) log(name, completion);
+  if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, name);
+  return completion;
+}
+
+shmgemm_info SessionImpl::info(std::uint8_t device) {
+  const auto block = client::allocate_or_throw(*heap_, SHMGEMM_REPORT_BYTES);
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_GET_INFO;
+  command.flags = SHMGEMM_FLAG_FLUSH;
+  command.device = device;
+  command.report = static_cast<std::uint32_t>(block->offset() / SHMGEMM_BLOCK_ALIGN);
+  const shmgemm_completion completion = call(command, "GET_INFO");
+  shmgemm_info info{};
+  if (completion.report_bytes < sizeof info) {
+    throw ProtocolError("the engine's GET_INFO report has " +
+                        std::to_string(completion.report_bytes) + " bytes, " +
+                        std::to_string(sizeof info) + " expected");
+  }
+  std::memcpy(&info, block->data(), sizeof info);
+  info.engine[sizeof info.engine - 1] = info.model[sizeof info.model - 1] =
+      info.version[sizeof info.version - 1] = '\0';
+  return info;
+}
+
+Stats SessionImpl::stats() const {
+  Stats stats = ledger_.totals();
+  stats.commands = channel_.commands();
+  stats.region_bytes = heap_->region().bytes();
+  stats.heap_bytes = heap_->allocator().capacity_bytes();
+  stats.heap_used_bytes = heap_->allocator().used_bytes();
+  return stats;
+}
+
+// --- the public class ----------------------------------------------------------------------------
+
+Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
+
+Session::~Session() {
+  // In a forked child the threads and locks behind it are not ours to end.
+  if (!impl_->ours()) (void)impl_.release();
+}
+
+std::shared_ptr<Session> Session::open(const SessionOptions& options) {
+  return std::shared_ptr<Session>(new Session(std::make_unique<SessionImpl>(options)));
+}
+
+std::shared_ptr<Block> Session::allocate(std::uint64_t bytes) {
+  if (impl_->closed()) throw Closed("the session was closed");
+  return client::allocate_or_throw(impl_->heap(), bytes);
+}
+
+bool Session::contains(const void* data, std::uint64_t bytes) const {
+  return impl_->heap().contains(data, bytes);
+}
+
+shmgemm_completion Session::gemm(const GemmCall& call) { return impl_->gemm(call); }
+
+shmgemm_completion Session::noop(std::uint8_t device) {
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_NOOP;
+  command.flags = SHMGEMM_FLAG_FLUSH;
+  command.device = device;
+  return impl_->call(command, "NOOP");
+}
+
+shmgemm_completion Session::echo(std::uint64_t x, std::uint64_t y, std::uint64_t z) {
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_ECHO;
+  command.flags = SHMGEMM_FLAG_FLUSH;
+  command.arg[0] = x;
+  command.arg[1] = y;
+  command.arg[2] = z;
+  return impl_->call(command, "ECHO");
+}
+
+shmgemm_completion Session::flush() {
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_FLUSH;
+  return impl_->call(command, "FLUSH");
+}
+
+void Session::reset(std::uint8_t device) {
+  shmgemm_command command{};
+  command.op = SHMGEMM_OP_RESET;
+  command.flags = SHMGEMM_FLAG_FLUSH;
+  command.device = device;
+  impl_->call(command, "RESET");
+}
+
+shmgemm_info Session::info(std::uint8_t device) { return impl_->info(device); }
+
+std::uint64_t Session::submit(shmgemm_command command) {
+  impl_->ready();
+  return impl_->channel().submit(command, true, Channel::kNoDeadline);
+}
+
+shmgemm_completion Session::wait(std::uint64_t id, double timeout_s) {
+  if (impl_->closed()) throw Closed("the session was closed");
+  return impl_->channel().wait(id, deadline_after(timeout_s), region::Expect::kShort);
+}
+
+Stats Session::stats() const { return impl_->stats(); }
+void Session::set_profiling(bool on) { impl_->ledger().set_profiling(on); }
+std::vector<OpRecord> Session::take_records() { return impl_->ledger().take_records(); }
+void Session::close() { impl_->close(); }
+bool Session::closed() const { return impl_->closed(); }
+int Session::engine_pid() const { return impl_->engine_pid(); }
+int Session::region_fd() const { return impl_->heap().region().fd(); }
+std::uint32_t Session::generation() const { return impl_->heap().region().generation(); }
+
+}  // namespace shmgemm

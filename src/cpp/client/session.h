@@ -1,0 +1,145 @@
+// A session: one region, one engine process that serves it, and the calls a program makes of them.
+// Every method may be called from any thread. No method blocks for ever: it ends in a result or in
+// one of the errors of error.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "abi/shmgemm_abi.h"
+#include "region/error.h"
+
+namespace shmgemm {
+
+// A matrix somewhere in this process's memory; strides in elements.
+struct MatrixView {
+  const void* data = nullptr;
+  std::int64_t batch_stride = 0;
+  std::int64_t row_stride = 0;
+  std::int64_t column_stride = 1;
+};
+
+// C (m x n) = A (m x k) B (k x n) (+ bias), `batch` times. No dimension is 0. Operands that lie in
+// the session's region are used in place; others are staged with one copy. C has column_stride 1.
+struct GemmCall {
+  const char* name = "gemm";  // a literal or interned(): what the profile calls this op
+  std::uint32_t m = 0, n = 0, k = 0, batch = 1;
+  std::uint8_t dtype_in = SHMGEMM_DTYPE_FLOAT32;
+  std::uint8_t dtype_out = SHMGEMM_DTYPE_FLOAT32;
+  MatrixView a, b, c;
+  const void* bias = nullptr;  // n elements: float32 for float types, int32 for int8
+  bool accumulate = false;
+  std::uint8_t device = 0;
+};
+
+struct OpRecord {
+  const char* name = "";
+  std::string scope;  // module path, set by set_scope()
+  std::uint32_t m = 0, n = 0, k = 0, batch = 0;
+  std::uint8_t dtype_in = 0, dtype_out = 0, device = 0;
+  std::uint64_t start_cycles = 0, end_cycles = 0;
+  std::uint64_t busy_cycles = 0, fill_drain_cycles = 0, memory_stall_cycles = 0;
+  std::uint64_t host_start_ns = 0, host_ns = 0;  // steady clock
+  std::uint64_t bytes_copied = 0;
+  std::uint64_t macs = 0, peak_macs_per_cycle = 0, folds = 0;
+  double mapping_efficiency = 0, compute_utilization = 0;
+  std::uint64_t read_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
+  std::uint64_t write_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
+};
+
+struct Stats {
+  std::uint64_t ops = 0;  // GEMMs that completed
+  std::uint64_t commands = 0;
+  std::uint64_t macs = 0;
+  std::uint64_t cycles = 0;  // sum of end - start over GEMMs
+  std::uint64_t busy_cycles = 0, fill_drain_cycles = 0, memory_stall_cycles = 0;
+  std::uint64_t now_cycles = 0;  // latest end seen
+  std::uint64_t bytes_copied = 0;
+  std::uint64_t engine_starts = 0;
+  std::uint64_t rejects = 0;
+  std::uint64_t region_bytes = 0, heap_bytes = 0, heap_used_bytes = 0;
+  std::uint64_t clock_hz = 0;
+};
+
+struct SessionOptions {
+  std::string engine_path;                        // shmgemm-engine
+  std::map<std::string, std::string> parameters;  // the hardware, as model/hardware.h reads it
+  std::uint64_t region_bytes = 256ull << 20;
+  std::uint32_t devices = 1;
+  std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
+  double timeout_s = 5.0;     // without a heartbeat
+  bool debug = false;         // log each command to stderr
+};
+
+class SessionImpl;
+
+// Memory in a region. Lives as long as someone holds it, also after its session was closed.
+class Block {
+ public:
+  virtual ~Block() = default;
+  virtual void* data() const = 0;
+  virtual std::uint64_t bytes() const = 0;
+  virtual std::uint64_t offset() const = 0;  // from byte 0 of the region
+};
+
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  static std::shared_ptr<Session> open(const SessionOptions& options);
+  ~Session();
+
+  // RegionFull where it does not fit. Never zeroed.
+  std::shared_ptr<Block> allocate(std::uint64_t bytes);
+  bool contains(const void* data, std::uint64_t bytes) const;  // lies wholly in the heap
+
+  shmgemm_completion gemm(const GemmCall& call);  // blocks; returns when C holds the result
+  shmgemm_completion noop(std::uint8_t device = 0);
+  shmgemm_completion echo(std::uint64_t x, std::uint64_t y, std::uint64_t z);
+  shmgemm_completion flush();
+  void reset(std::uint8_t device = 0);
+  shmgemm_info info(std::uint8_t device = 0);
+
+  // The raw path: ids, generation and seq are filled in; the command is validated by the engine
+  // alone.
+  std::uint64_t submit(shmgemm_command command);  // returns its id, blocks only for credits
+  shmgemm_completion wait(std::uint64_t id,
+                          double timeout_s = 0);  // 0: no deadline but the heartbeat
+
+  Stats stats() const;
+  void set_profiling(bool on);
+  std::vector<OpRecord> take_records();
+
+  void close();  // idempotent; ends the engine; blocks stay valid
+  bool closed() const;
+  int engine_pid() const;  // 0 where none runs
+  int region_fd() const;
+  std::uint32_t generation() const;
+
+ private:
+  explicit Session(std::unique_ptr<SessionImpl> impl);
+  std::unique_ptr<SessionImpl> impl_;
+};
+
+// The session that ops without one use. `opener` is called where there is none (or it was closed,
+// or it belongs to the parent process).
+void set_current_session(std::shared_ptr<Session> session);
+std::shared_ptr<Session>
+current_session();  // opens one with the opener; Closed where there is none
+std::shared_ptr<Session> current_session_or_null();
+void set_session_opener(std::function<std::shared_ptr<Session>()> opener);
+
+// Called from a blocked call at least every 20 ms; true: give up with Interrupted.
+void set_interrupt_check(bool (*check)());
+
+// The module path that records of this thread carry.
+void set_scope(const std::string& scope);
+const std::string& scope();
+
+// The same characters at an address that stays valid: records keep the pointer to an op's name.
+const char* interned(std::string_view name);
+
+}  // namespace shmgemm

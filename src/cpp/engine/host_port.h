@@ -1,0 +1,91 @@
+// The one place where an engine meets its hosts: it takes commands from every queue pair in turn,
+// checks a private copy, computes the values, hands the op to its device and publishes completions
+// when simulated time reaches them. The embedded engine and the SST element both drive it:
+//
+//   poll()      takes commands, up to and including one that flushes
+//   flushing()  true: run the event queue, one event at a time, until it is false again
+//   wait()      nothing to do: sleep until a host rings
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "abi/shmgemm_validate.h"
+#include "compute/gemm.h"
+#include "engine/device.h"
+#include "model/hardware.h"
+#include "region/region.h"
+#include "region/ring.h"
+#include "region/waiter.h"
+
+namespace shmgemm::engine {
+
+struct HostPortOptions {
+  std::uint32_t devices = 1;
+  std::string engine_name = "embedded";
+  std::uint32_t threads = 1;  // told to clients by GET_INFO
+  std::function<void(const compute::Gemm&)> compute;
+};
+
+class HostPort {
+ public:
+  HostPort(std::shared_ptr<region::Region> region, const model::Hardware& hardware,
+           model::Scheduler& scheduler, HostPortOptions options);
+
+  bool poll();  // true: took at least one command
+  bool flushing() const { return flush_.active; }
+  void wait(region::Nanoseconds limit);
+  void stop();  // from another thread: ends wait() and makes stopped() true
+  bool stopped() const { return __atomic_load_n(&stopped_, __ATOMIC_SEQ_CST); }
+
+ private:
+  struct QueuePair {
+    QueuePair(region::Region& region, std::uint32_t index);
+    region::RingConsumer<shmgemm_command> commands;
+    region::RingProducer<shmgemm_completion> completions;
+    shmgemm_peer* client;
+    OpTable ops;
+  };
+
+  bool ready() const;
+  void take(std::uint32_t index, const shmgemm_command& command);
+  shmgemm_status check(const QueuePair& pair, const shmgemm_command& command) const;
+  shmgemm_completion answer(const shmgemm_command& command, shmgemm_status status) const;
+  void reject(QueuePair& pair, const shmgemm_command& command, shmgemm_status status);
+  void accept(std::uint32_t index, const shmgemm_command& command);
+  void begin_flush_op(std::uint32_t index, const shmgemm_command& command);
+  void settle_flush();
+  void compute(const shmgemm_command& command) const;
+  void ended(Op* op, shmgemm_status status, const model::GemmTiming& timing);
+  void publish(QueuePair& pair, const shmgemm_completion& completion);
+  std::uint32_t write_info(const shmgemm_command& command) const;
+  void advance_devices();
+
+  std::shared_ptr<region::Region> region_;
+  model::Scheduler& scheduler_;
+  HostPortOptions options_;
+  std::uint64_t clock_hz_;
+  std::string model_name_;
+  shmgemm_limits limits_;
+  region::Waiter waiter_;
+  std::vector<std::unique_ptr<QueuePair>> pairs_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::uint32_t turn_ = 0;  // the queue pair to look at first
+  bool stopped_ = false;
+
+  // What the simulation runs towards: the end of one op, or of all that its queue pair has in
+  // flight.
+  struct Flush {
+    bool active = false;
+    std::uint32_t pair = 0;
+    bool all = false;
+    Dependency target;
+    bool is_op = false;  // a FLUSH op: it is answered when its target has ended
+    shmgemm_command command{};
+  };
+  Flush flush_;
+};
+
+}  // namespace shmgemm::engine

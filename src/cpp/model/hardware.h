@@ -1,0 +1,30 @@
+// One simulated device's description: its model by name, its clock and the model's own parameters,
+// checked. Made from the flat map of strings that a TOML preset or an SST configuration becomes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "model/registry.h"
+
+namespace shmgemm::model {
+
+class Hardware {
+ public:
+  // Throws ParameterError. Without "model" it is "scalesim_" + dataflow, and without that
+  // "scalesim_ws".
+  explicit Hardware(const ParameterMap& given);
+
+  const ModelInfo& model() const { return model_; }
+  std::uint64_t clock_hz() const { return parameters_.count("clock"); }
+  const Parameters& parameters() const { return parameters_; }
+  // Each device of a session has a model of its own; scheduler and memory must outlive it.
+  std::unique_ptr<TimingModel> create_model(Scheduler& scheduler, Memory* memory) const;
+
+ private:
+  ModelInfo model_;
+  Parameters parameters_;
+};
+
+}  // namespace shmgemm::model

@@ -1,0 +1,242 @@
+// Session for Python. Calls that may block release the GIL; while they block, Python's signal
+// handlers run.
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <tuple>
+#include <utility>
+
+#include "python/bind.h"
+#include "python/typed_block.h"
+
+namespace py = pybind11;
+
+namespace shmgemm {
+namespace {
+
+using SessionPtr = std::shared_ptr<Session>;
+using View = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+// Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C).
+bool python_wants_to_stop() {
+  if (Py_IsInitialized() == 0) return false;
+  const py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+MatrixView view_of(const View& view) {
+  return {reinterpret_cast<const void*>(std::get<0>(view)), std::get<1>(view), std::get<2>(view),
+          std::get<3>(view)};
+}
+
+SessionPtr open_session(const std::string& engine_path,
+                        const std::map<std::string, std::string>& parameters,
+                        std::uint64_t region_bytes, std::uint32_t devices, std::uint32_t threads,
+                        double timeout_s, bool debug) {
+  SessionOptions options;
+  options.engine_path = engine_path;
+  options.parameters = parameters;
+  options.region_bytes = region_bytes;
+  options.devices = devices;
+  options.threads = threads;
+  options.timeout_s = timeout_s;
+  options.debug = debug;
+  const py::gil_scoped_release unlocked;
+  return Session::open(options);
+}
+
+TypedBlock empty(Session& session, std::vector<std::int64_t> shape, std::uint8_t dtype) {
+  const std::uint64_t bytes = packed_bytes(shape, dtype);
+  return {session.allocate(bytes), std::move(shape), dtype};
+}
+
+shmgemm_completion gemm(Session& session, const std::string& name, std::uint32_t m, std::uint32_t n,
+                        std::uint32_t k, std::uint32_t batch, std::uint8_t dtype_in,
+                        std::uint8_t dtype_out, const View& a, const View& b, const View& c,
+                        std::uintptr_t bias, bool accumulate, std::uint8_t device) {
+  GemmCall call;
+  call.name = interned(name);
+  call.m = m;
+  call.n = n;
+  call.k = k;
+  call.batch = batch;
+  call.dtype_in = dtype_in;
+  call.dtype_out = dtype_out;
+  call.a = view_of(a);
+  call.b = view_of(b);
+  call.c = view_of(c);
+  call.bias = reinterpret_cast<const void*>(bias);
+  call.accumulate = accumulate;
+  call.device = device;
+  const py::gil_scoped_release unlocked;
+  return session.gemm(call);
+}
+
+py::dict info_dict(Session& session, std::uint8_t device) {
+  shmgemm_info info;
+  {
+    const py::gil_scoped_release unlocked;
+    info = session.info(device);
+  }
+  py::dict result;
+  result["abi"] = py::make_tuple(info.abi_major, info.abi_minor);
+  result["devices"] = info.devices;
+  result["threads"] = info.threads;
+  result["clock_hz"] = info.clock_hz;
+  result["peak_macs_per_cycle"] = info.peak_macs_per_cycle;
+  result["now_cycles"] = info.now_cycles;
+  result["ops"] = info.ops;
+  result["rejects"] = info.rejects;
+  result["busy_cycles"] = info.busy_cycles;
+  result["dtypes"] = info.dtypes;
+  result["engine"] = info.engine;
+  result["model"] = info.model;
+  result["version"] = info.version;
+  return result;
+}
+
+py::dict stats_dict(const Session& session) {
+  const Stats stats = session.stats();
+  py::dict result;
+  result["ops"] = stats.ops;
+  result["commands"] = stats.commands;
+  result["macs"] = stats.macs;
+  result["cycles"] = stats.cycles;
+  result["busy_cycles"] = stats.busy_cycles;
+  result["fill_drain_cycles"] = stats.fill_drain_cycles;
+  result["memory_stall_cycles"] = stats.memory_stall_cycles;
+  result["now_cycles"] = stats.now_cycles;
+  result["bytes_copied"] = stats.bytes_copied;
+  result["engine_starts"] = stats.engine_starts;
+  result["rejects"] = stats.rejects;
+  result["region_bytes"] = stats.region_bytes;
+  result["heap_bytes"] = stats.heap_bytes;
+  result["heap_used_bytes"] = stats.heap_used_bytes;
+  return result;
+}
+
+std::uint64_t submit_raw(Session& session, const py::bytes& record) {
+  const std::string bytes = record;
+  shmgemm_command command;
+  if (bytes.size() != sizeof command) {
+    throw Unsupported("a command has " + std::to_string(sizeof command) + " bytes, " +
+                      std::to_string(bytes.size()) + " given");
+  }
+  std::memcpy(&command, bytes.data(), sizeof command);
+  const py::gil_scoped_release unlocked;
+  return session.submit(command);
+}
+
+py::bytes wait_raw(Session& session, std::uint64_t id, double timeout_s) {
+  shmgemm_completion completion;
+  {
+    const py::gil_scoped_release unlocked;
+    completion = session.wait(id, timeout_s);
+  }
+  return py::bytes(reinterpret_cast<const char*>(&completion), sizeof completion);
+}
+
+void register_records(py::module_& module) {
+  py::class_<shmgemm_completion>(module, "Completion")
+      .def_readonly("id", &shmgemm_completion::id)
+      .def_readonly("status", &shmgemm_completion::status)
+      .def_readonly("device", &shmgemm_completion::device)
+      .def_readonly("start_cycles", &shmgemm_completion::start_cycles)
+      .def_readonly("end_cycles", &shmgemm_completion::end_cycles)
+      .def_readonly("busy_cycles", &shmgemm_completion::busy_cycles)
+      .def_readonly("fill_drain_cycles", &shmgemm_completion::fill_drain_cycles)
+      .def_readonly("memory_stall_cycles", &shmgemm_completion::memory_stall_cycles);
+  const auto table = [](const std::uint64_t (&values)[SHMGEMM_LEVELS][SHMGEMM_OPERANDS]) {
+    std::vector<std::vector<std::uint64_t>> rows;
+    for (const auto& row : values) rows.emplace_back(std::begin(row), std::end(row));
+    return rows;
+  };
+  py::class_<OpRecord>(module, "OpRecord")
+      .def_property_readonly("name", [](const OpRecord& self) { return self.name; })
+      .def_readonly("scope", &OpRecord::scope)
+      .def_readonly("m", &OpRecord::m)
+      .def_readonly("n", &OpRecord::n)
+      .def_readonly("k", &OpRecord::k)
+      .def_readonly("batch", &OpRecord::batch)
+      .def_readonly("dtype_in", &OpRecord::dtype_in)
+      .def_readonly("dtype_out", &OpRecord::dtype_out)
+      .def_readonly("device", &OpRecord::device)
+      .def_readonly("start_cycles", &OpRecord::start_cycles)
+      .def_readonly("end_cycles", &OpRecord::end_cycles)
+      .def_readonly("busy_cycles", &OpRecord::busy_cycles)
+      .def_readonly("fill_drain_cycles", &OpRecord::fill_drain_cycles)
+      .def_readonly("memory_stall_cycles", &OpRecord::memory_stall_cycles)
+      .def_readonly("host_start_ns", &OpRecord::host_start_ns)
+      .def_readonly("host_ns", &OpRecord::host_ns)
+      .def_readonly("bytes_copied", &OpRecord::bytes_copied)
+      .def_readonly("macs", &OpRecord::macs)
+      .def_readonly("peak_macs_per_cycle", &OpRecord::peak_macs_per_cycle)
+      .def_readonly("folds", &OpRecord::folds)
+      .def_readonly("mapping_efficiency", &OpRecord::mapping_efficiency)
+      .def_readonly("compute_utilization", &OpRecord::compute_utilization)
+      .def_property_readonly("read_bytes",
+                             [table](const OpRecord& self) { return table(self.read_bytes); })
+      .def_property_readonly("write_bytes",
+                             [table](const OpRecord& self) { return table(self.write_bytes); });
+}
+
+}  // namespace
+
+void register_session(py::module_& module) {
+  register_records(module);
+  using namespace py::literals;
+  py::class_<Session, SessionPtr>(module, "Session")
+      .def(py::init(&open_session), py::kw_only(), "engine_path"_a, "parameters"_a,
+           "region_bytes"_a = 256ull << 20, "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0,
+           "debug"_a = false)
+      .def("empty", &empty, "shape"_a, "dtype"_a)
+      .def(
+          "contains",
+          [](const Session& self, std::uintptr_t address, std::uint64_t nbytes) {
+            return self.contains(reinterpret_cast<const void*>(address), nbytes);
+          },
+          "address"_a, "nbytes"_a)
+      .def("gemm", &gemm, "name"_a, "m"_a, "n"_a, "k"_a, "batch"_a, "dtype_in"_a, "dtype_out"_a,
+           "a"_a, "b"_a, "c"_a, "bias"_a = 0, "accumulate"_a = false, "device"_a = 0)
+      .def("noop", &Session::noop, "device"_a = 0, Unlocked())
+      .def(
+          "echo",
+          [](Session& self, std::uint64_t x, std::uint64_t y, std::uint64_t z) {
+            const shmgemm_completion echo = self.echo(x, y, z);
+            return std::make_tuple(echo.busy_cycles, echo.fill_drain_cycles,
+                                   echo.memory_stall_cycles);
+          },
+          "x"_a, "y"_a, "z"_a, Unlocked())
+      .def("flush", &Session::flush, Unlocked())
+      .def("reset", &Session::reset, "device"_a = 0, Unlocked())
+      .def("info", &info_dict, "device"_a = 0)
+      .def("submit_raw", &submit_raw, "command"_a)
+      .def("wait_raw", &wait_raw, "id"_a, "timeout_s"_a = 0.0)
+      .def("stats", &stats_dict)
+      .def("set_profiling", &Session::set_profiling, "on"_a)
+      .def("take_records", &Session::take_records)
+      .def("close", &Session::close, Unlocked())
+      .def_property_readonly("closed", &Session::closed)
+      .def_property_readonly("engine_pid", &Session::engine_pid)
+      .def_property_readonly("region_fd", &Session::region_fd)
+      .def_property_readonly("generation", &Session::generation);
+
+  module.def("set_current_session", &set_current_session, "session"_a.none(true), Unlocked());
+  module.def("current_session", &current_session, Unlocked());
+  module.def("current_session_or_none", &current_session_or_null);
+  module.def("set_session_opener", [](py::function opener) {
+    // Never destroyed: it may be asked for while the interpreter ends.
+    auto* held = new py::function(std::move(opener));
+    set_session_opener([held] {
+      const py::gil_scoped_acquire gil;
+      return (*held)().cast<SessionPtr>();
+    });
+  });
+  module.def("set_scope", &set_scope, "scope"_a);
+  module.def("scope", &scope);
+  set_interrupt_check(&python_wants_to_stop);
+}
+
+}  // namespace shmgemm

@@ -1,0 +1,59 @@
+// The shared region: one sealed memory file, mapped. Its creator (the session) owns it and outlives
+// engines; an engine attaches by descriptor and checks the header before it trusts an offset in it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "abi/shmgemm_abi.h"
+#include "region/error.h"
+
+namespace shmgemm::region {
+
+class Region {
+ public:
+  // `bytes`: a power of two from 4 MiB on. RegionFull where the machine has no room for it.
+  static std::shared_ptr<Region> create(std::uint64_t bytes, std::uint32_t queue_pairs);
+  // Maps what `fd` names and takes the descriptor over. ProtocolError for a header that is not
+  // ours.
+  static std::shared_ptr<Region> attach(int fd);
+  ~Region();
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+
+  std::byte* base() const { return base_; }
+  std::uint64_t bytes() const { return bytes_; }
+  int fd() const { return fd_; }
+  std::uint64_t heap_begin() const { return heap_begin_; }
+  std::uint64_t heap_end() const { return bytes_; }
+  std::uint32_t queue_pairs() const { return queue_pairs_; }
+
+  shmgemm_header* header() const { return reinterpret_cast<shmgemm_header*>(base_); }
+  shmgemm_peer* engine() const { return &header()->peers[SHMGEMM_ENGINE_PEER]; }
+  shmgemm_peer* client(std::uint32_t queue_pair) const { return &header()->peers[1 + queue_pair]; }
+  shmgemm_queue_pair* queue_pair(std::uint32_t index) const;
+
+  std::uint32_t generation() const;
+  // For the owner, while no engine runs: empties every ring, writes the header anew, whatever the
+  // last engine did to it, and begins the next generation.
+  void begin_generation();
+
+ private:
+  Region(int fd, std::byte* base, std::uint64_t bytes);
+  void restore_header();
+
+  int fd_;
+  std::byte* base_;
+  std::uint64_t bytes_;
+  std::uint64_t heap_begin_ = 0;  // private copies: the header is shared and may change
+  std::uint64_t queue_pair_offset_ = 0;
+  std::uint32_t queue_pairs_ = 0;
+  shmgemm_header written_{};  // by the owner
+};
+
+// Bytes that a new region may take: MemAvailable, or what the memory cgroup has left if that is
+// less.
+std::uint64_t available_memory_bytes();
+
+}  // namespace shmgemm::region

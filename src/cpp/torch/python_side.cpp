@@ -1,0 +1,103 @@
+#include "torch/python_side.h"
+
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+#include <utility>
+
+namespace py = pybind11;
+
+namespace shmgemm::torch_op {
+namespace {
+
+constexpr const char* kKernels = "shmgemm._kernels";
+constexpr const char* kGradients = "shmgemm._gradients";
+
+// torch carries a Python exception through its dispatcher and its autograd engine as a
+// python_error.
+[[noreturn]] void throw_pending() {
+  python_error error;
+  error.persist();
+  throw std::move(error);
+}
+
+template <class... Arguments>
+at::Tensor call(const char* module, const char* function, Arguments&&... arguments) {
+  const py::gil_scoped_acquire gil;
+  try {
+    return py::module_::import(module)
+        .attr(function)(std::forward<Arguments>(arguments)...)
+        .template cast<at::Tensor>();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  }
+  throw_pending();
+}
+
+const char* class_name(const Error& error) {
+  if (dynamic_cast<const DeviceLost*>(&error) != nullptr) return "DeviceLost";
+  if (dynamic_cast<const DeviceTimeout*>(&error) != nullptr) return "DeviceTimeout";
+  if (dynamic_cast<const ProtocolError*>(&error) != nullptr) return "ProtocolError";
+  if (dynamic_cast<const RegionFull*>(&error) != nullptr) return "RegionFull";
+  if (dynamic_cast<const Unsupported*>(&error) != nullptr) return "Unsupported";
+  if (dynamic_cast<const Closed*>(&error) != nullptr) return "SessionClosed";
+  return "ShmgemmError";
+}
+
+}  // namespace
+
+at::Tensor python_gemm(const at::Tensor& a, const at::Tensor& b,
+                       std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
+                       std::string_view scope, std::string_view label) {
+  using namespace py::literals;
+  const py::gil_scoped_acquire gil;
+  return call(kKernels, "gemm_cpu", a, b, "out_dtype"_a = out_dtype, "sim_device"_a = sim_device,
+              "scope"_a = std::string(scope), "label"_a = std::string(label));
+}
+
+at::Tensor python_linear(const at::Tensor& input, const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias, std::int64_t sim_device,
+                         std::string_view scope, std::string_view label) {
+  using namespace py::literals;
+  const py::gil_scoped_acquire gil;
+  return call(kKernels, "linear_cpu", input, weight, bias, "sim_device"_a = sim_device,
+              "scope"_a = std::string(scope), "label"_a = std::string(label));
+}
+
+at::Tensor python_gemm_autograd(c10::DispatchKeySet keys, const at::Tensor& a, const at::Tensor& b,
+                                std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
+                                std::string_view scope, std::string_view label) {
+  using namespace py::literals;
+  const py::gil_scoped_acquire gil;
+  return call(kGradients, "gemm_autograd", keys, a, b, "out_dtype"_a = out_dtype,
+              "sim_device"_a = sim_device, "scope"_a = std::string(scope),
+              "label"_a = std::string(label));
+}
+
+at::Tensor python_linear_autograd(c10::DispatchKeySet keys, const at::Tensor& input,
+                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                                  std::int64_t sim_device, std::string_view scope,
+                                  std::string_view label) {
+  using namespace py::literals;
+  const py::gil_scoped_acquire gil;
+  return call(kGradients, "linear_autograd", keys, input, weight, bias, "sim_device"_a = sim_device,
+              "scope"_a = std::string(scope), "label"_a = std::string(label));
+}
+
+at::Tensor after_error(const Error& error, std::array<std::int64_t, 4> m_n_k_batch,
+                       at::IntArrayRef shape, at::ScalarType out_type, std::string_view label,
+                       const at::Tensor& a, const at::Tensor& b,
+                       const std::optional<at::Tensor>& bias) {
+  const py::gil_scoped_acquire gil;
+  return call(kKernels, "after_error", class_name(error), std::string(error.what()), m_n_k_batch,
+              py::tuple(py::cast(shape.vec())), out_type, std::string(label), a, b, bias);
+}
+
+void raise_interrupt() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  throw_pending();
+}
+
+}  // namespace shmgemm::torch_op

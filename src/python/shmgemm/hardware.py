@@ -1,0 +1,208 @@
+"""Hardware descriptions: a preset, a TOML file or a mapping, with overrides, checked by the core.
+
+TOML is read here alone; the core sees a flat map of strings. An error names file, key, value given
+and the legal range.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from . import _core
+
+DEFAULT_PRESET = "tpu_v3"
+_TEXT_KEYS = ("description", "source", "note")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One kind of simulated device.
+
+    `parameters` holds every parameter of the device and its model in one canonical spelling;
+    `digest` is a short hash of them, equal exactly for equal hardware. `source` cites where the
+    numbers come from, `path` is the file they were read from, `overrides` what the caller changed.
+    """
+
+    name: str
+    parameters: dict[str, str]
+    source: str | None
+    digest: str
+    description: str = ""
+    note: str = ""
+    clock_hz: int = 0
+    path: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """The timing model's name."""
+        return self.parameters["model"]
+
+    @property
+    def label(self) -> str:
+        """The name, with what was overridden: "tpu_v3 + rows=64"."""
+        changes = ", ".join(f"{key}={value}" for key, value in self.overrides.items())
+        return f"{self.name} + {changes}" if changes else self.name
+
+
+@dataclass(frozen=True)
+class _Description:
+    name: str
+    values: dict[str, str]
+    path: str | None = None
+    source: str | None = None
+    description: str = ""
+    note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where an error about it is found: the file, or what there is instead of one."""
+        return self.path if self.path is not None else f"hardware {self.name!r}"
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files(__package__) / "presets"
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def load(
+    hardware: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Hardware:
+    """A checked description.
+
+    Args:
+        hardware: a preset's name, the path of a TOML file (anything with a folder in it or ending
+            in `.toml`), a mapping of parameters, or None for the default preset.
+        overrides: parameters that replace those of `hardware`. An overriding `model` or `dataflow`
+            also drops what it contradicts.
+
+    Raises:
+        ValueError: an unknown preset or key, a wrong unit, a value outside the legal range.
+        FileNotFoundError: a path without a file.
+    """
+    base = _describe(DEFAULT_PRESET if hardware is None else hardware)
+    parameters = _check(base.values, base.place)
+    changes: dict[str, str] = {}
+    if overrides:
+        place = f"overrides of {base.name!r}"
+        changes = {key: _as_text(key, value, place) for key, value in overrides.items()}
+        parameters = _check(_merge(base.values, changes), place)
+    return Hardware(
+        name=base.name,
+        parameters=parameters,
+        source=base.source,
+        digest=_digest(parameters),
+        description=base.description,
+        note=base.note,
+        clock_hz=_core.parse_quantity("clock", parameters["clock"], "Hz"),
+        path=base.path,
+        overrides=changes,
+    )
+
+
+def _describe(hardware: str | Path | Mapping[str, Any]) -> _Description:
+    if isinstance(hardware, Mapping):
+        place = "hardware 'custom'"
+        values = {str(key): _as_text(key, value, place) for key, value in hardware.items()}
+        return _Description("custom", values)
+    if isinstance(hardware, Path) or hardware.endswith(".toml") or "/" in hardware:
+        path = Path(hardware).expanduser()
+        return _parse(path.read_text(encoding="utf-8"), path.stem, str(path))
+    if hardware not in presets():
+        raise ValueError(
+            f"hardware = {hardware!r}: no such preset; {_suggest(hardware, presets())}"
+        )
+    entry = resources.files(__package__) / "presets" / f"{hardware}.toml"
+    return _parse(entry.read_text(encoding="utf-8"), hardware, str(entry))
+
+
+def _parse(text: str, name: str, path: str) -> _Description:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from None
+    known = [*_TEXT_KEYS, "hardware"]
+    for key, value in content.items():
+        if key not in known:
+            hint = _suggest(key, known)
+            raise ValueError(
+                f"{path}: {key} = {value!r}: unknown key; parameters stand in [hardware]; {hint}"
+            )
+        expected = dict if key == "hardware" else str
+        if not isinstance(value, expected):
+            kind = "a table" if expected is dict else "a string"
+            raise ValueError(f"{path}: {key} = {value!r}: expected {kind}")
+    if "hardware" not in content:
+        raise ValueError(f"{path}: no table [hardware]")
+    values = {key: _as_text(key, value, path) for key, value in content["hardware"].items()}
+    return _Description(
+        name,
+        values,
+        path,
+        source=content.get("source"),
+        description=content.get("description", ""),
+        note=content.get("note", "").strip(),
+    )
+
+
+def _as_text(key: object, value: object, place: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(
+            f"{place}: {key} = {value!r}: expected a whole number, or a string such as '940MHz'"
+        )
+    return str(value)
+
+
+def _merge(base: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """`changes` over `base`, without the keys of `base` that a new model or dataflow rules out."""
+    merged = {**base, **changes}
+    if "model" not in changes:
+        if not _accepts(merged.get("model"), "dataflow", merged.get("dataflow")):
+            merged.pop("model", None)
+    else:
+        for key in base.keys() - changes.keys() - {"model", "clock"}:
+            if not _accepts(merged["model"], key, merged[key]):
+                del merged[key]
+    return merged
+
+
+def _accepts(model: str | None, key: str, value: str | None) -> bool:
+    """Whether the model declares the parameter and, where it is a choice, has that one."""
+    if model is None or value is None:
+        return True
+    for info in _core.models():
+        if info.name == model:
+            return any(p.name == key and value in (p.choices or [value]) for p in info.parameters)
+    return True
+
+
+def _check(values: dict[str, str], place: str) -> dict[str, str]:
+    try:
+        return _core.check_hardware(values)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _digest(parameters: Mapping[str, str]) -> str:
+    canonical = json.dumps(dict(parameters), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _suggest(given: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(given, known, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}There are: {', '.join(known)}"

@@ -1,0 +1,304 @@
+"""Put a model's linear layers on the simulated device, in place, and take them back.
+
+A layer keeps its identity: only its class changes, to the device layer that extends it. So
+parameters, ties, hooks, training flags and references from elsewhere stay as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.overrides import TorchFunctionMode
+
+from shmgemm import _tensors, session, settings
+from shmgemm import nn as device_nn
+from shmgemm._dtypes import FLOATS, check_sim_device
+from shmgemm._library import gemm_op, linear_op
+from shmgemm.errors import RegionFull, Unsupported
+
+Filter = Callable[[nn.Module, str], bool]
+Placement = int | Callable[[nn.Module, str], int]
+
+_LINEARS = (nn.Linear, NonDynamicallyQuantizableLinear)
+_WITHOUT_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
+_OWN_PRODUCTS = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.modules.conv._ConvNd)
+_STATE = (
+    "_shmgemm_original",
+    "_shmgemm_moved",
+    "_shmgemm_fqn",
+    "sim_device",
+    "min_rows",
+    "min_macs",
+)
+
+
+@dataclass
+class OffloadReport:
+    """What offload_ did: what runs on the device, and what does not, each with the reason."""
+
+    offloaded: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    staged: list[str] = field(default_factory=list)  # offloaded, but their weights found no room
+
+    def __str__(self) -> str:
+        lines = [f"on the device: {len(self.offloaded)} layers"]
+        if self.staged:
+            lines.append(f"copied at each call, no room in the region: {', '.join(self.staged)}")
+        lines += [
+            f"left on the CPU: {name or 'the model'}: {why}" for name, why in self.left.items()
+        ]
+        return "\n".join(lines)
+
+
+def offload_(
+    model: nn.Module,
+    filter_fn: Filter | None = None,
+    *,
+    min_rows: int = 0,
+    min_macs: int = 0,
+    sim_device: Placement = 0,
+    place: bool = True,
+) -> OffloadReport:
+    """Run a model's linear layers on the simulated device from now on; restore_(model) undoes it.
+
+    nn.Linear, the projections of nn.MultiheadAttention (and with them nn.Transformer's layers,
+    whose fused inference path is switched off) and transformers' Conv1D change; `filter_fn(module,
+    name)` keeps those that it answers False for. What stays is in the report with its reason.
+
+    Args:
+        min_rows, min_macs: a call below either stays on the CPU, and is counted.
+        sim_device: the device's number, or a function of (module, name) that returns it.
+        place: move the weights into the region, opening a session large enough where none is open;
+            a weight without room is copied at each call. False copies all of them at each call.
+    """
+    for name, value in (("min_rows", min_rows), ("min_macs", min_macs)):
+        if not isinstance(value, int) or value < 0:
+            raise Unsupported(f"offload_: got {name} {value!r}; expected a whole number, 0 or more")
+    report = OffloadReport()
+    changed: dict[str, nn.Module] = {}
+    owned = _inner_projections(model)
+    for name, module in list(model.named_modules()):
+        if id(module) in owned:
+            continue
+        target = _target(module)
+        if target is None:
+            why = _why_left(module)
+            if why:
+                report.left[name] = why
+            continue
+        why = _why_not(module) or (
+            "filter_fn" if filter_fn and not filter_fn(module, name) else None
+        )
+        if why:
+            report.left[name] = why
+            continue
+        _swap(module, name, target, min_rows, min_macs, sim_device)
+        report.offloaded.append(name)
+        changed[name] = module
+    if place:
+        report.staged = _place(changed)
+    _switch_off_fused_paths(model)
+    if not report.offloaded:
+        warnings.warn(
+            f"offload_: no layer of {type(model).__name__} was offloaded\n{report}", stacklevel=2
+        )
+    return report
+
+
+def restore_(model: nn.Module) -> int:
+    """Undo offload_: the layers become what they were. Returns how many there were."""
+    restored = 0
+    for module in model.modules():
+        for name, value in module.__dict__.pop("_shmgemm_switched_off", {}).items():
+            setattr(module, name, value)
+        if "_shmgemm_original" not in module.__dict__:
+            continue
+        module.__class__ = module.__dict__["_shmgemm_original"]
+        if module.__dict__.get("_shmgemm_moved"):
+            _tensors.move_back(_own_parameters(module))
+        for name in _STATE:
+            module.__dict__.pop(name, None)
+        restored += 1
+    return restored
+
+
+def _inner_projections(model: nn.Module) -> set[int]:
+    """The Linears inside attention modules: never called, they belong to those modules."""
+    return {
+        id(module.out_proj)
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+    }
+
+
+def _target(module: nn.Module) -> type[nn.Module] | None:
+    if isinstance(module, device_nn.DeviceLayer):
+        return type(module)
+    if type(module) in _LINEARS:
+        return device_nn.DeviceLinear
+    if type(module) is nn.MultiheadAttention:
+        return device_nn.DeviceMultiheadAttention
+    if type(module) is device_nn.conv1d_class():
+        return device_nn.DeviceConv1D  # type: ignore[no-any-return]
+    return None
+
+
+def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """A layer's parameters; an attention module's include its output projection's."""
+    return list(module.parameters(recurse=isinstance(module, nn.MultiheadAttention)))
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """Why a layer of a type that could be offloaded cannot be."""
+    if "forward" in module.__dict__:
+        return "its forward was replaced on the instance"
+    for parameter in _own_parameters(module):
+        if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided:
+            return f"its parameter is a {parameter.layout} {type(parameter).__name__}"
+        if parameter.device.type not in ("cpu", "meta"):
+            return f"on {parameter.device}: the device reads host memory"
+        if _tensors.CODES.get(parameter.dtype) not in FLOATS:
+            return f"{parameter.dtype}: devices have float32, float16 and bfloat16"
+    return None
+
+
+def _why_left(module: nn.Module) -> str | None:
+    """Why a module that seems to multiply by a matrix of its own stays on the CPU, or None."""
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        return f"{kind} has no weight yet: run the model once, then offload it"
+    if isinstance(module, nn.Linear):
+        return f"{kind} is a subclass of nn.Linear with a behaviour of its own"
+    if isinstance(module, nn.MultiheadAttention):
+        return f"{kind} is a subclass of nn.MultiheadAttention with a behaviour of its own"
+    if isinstance(module, _OWN_PRODUCTS):
+        return f"{kind} is no linear layer"
+    if isinstance(module, _WITHOUT_PRODUCTS):
+        return None
+    matrices = [
+        f"{name} {tuple(parameter.shape)}"
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() >= 2
+    ]
+    if matrices:
+        return (
+            f"{kind} holds {', '.join(matrices)}: what it does with them by F.linear or matmul is"
+            " offloaded under shmgemm.offload_functional() alone"
+        )
+    return None
+
+
+def _swap(
+    module: nn.Module,
+    name: str,
+    target: type[nn.Module],
+    min_rows: int,
+    min_macs: int,
+    sim_device: Placement,
+) -> None:
+    device = sim_device(module, name) if callable(sim_device) else sim_device
+    check_sim_device(device)
+    if type(module) is not target:
+        module.__dict__["_shmgemm_original"] = type(module)
+        module.__class__ = target
+    module.__dict__.update(
+        sim_device=device, min_rows=min_rows, min_macs=min_macs, _shmgemm_fqn=name
+    )
+
+
+def _place(modules: dict[str, nn.Module]) -> list[str]:
+    """Move the layers' parameters into the region; returns the layers that found no room."""
+    own = {name: _own_parameters(module) for name, module in modules.items()}
+    _open_for(sum(p.nbytes for p in {p for parameters in own.values() for p in parameters}))
+    for name, parameters in own.items():
+        if not all(_tensors.in_region(p) for p in parameters):
+            modules[name].__dict__["_shmgemm_moved"] = True
+    left = {id(t) for t in _tensors.move(p for parameters in own.values() for p in parameters)}
+    return [name for name, parameters in own.items() if any(id(p) in left for p in parameters)]
+
+
+def _open_for(weight_bytes: int) -> None:
+    """Open a session, where none is, whose region has room for the weights and as much again."""
+    if session.current_or_none() is not None:
+        return
+    setting = settings.resolve_with_origin("region")
+    region_bytes = max(setting.value, 1 << (2 * weight_bytes).bit_length())
+    if setting.origin == "default":
+        try:
+            session.open(region=region_bytes)
+            return
+        except RegionFull:  # more than the machine has: the smaller one, and some weights staged
+            pass
+    session.current()
+
+
+def _switch_off_fused_paths(model: nn.Module) -> None:
+    """torch's fused encoder layer reads the weights itself and calls none of the layers inside."""
+    for module in model.modules():
+        if not any(isinstance(child, device_nn.DeviceLayer) for child in module.modules()):
+            continue
+        if isinstance(module, nn.TransformerEncoderLayer):
+            _switch_off(module, "activation_relu_or_gelu", 0)
+        elif isinstance(module, nn.TransformerEncoder):
+            _switch_off(module, "use_nested_tensor", False)
+
+
+def _switch_off(module: nn.Module, name: str, value: object) -> None:
+    saved = module.__dict__.setdefault("_shmgemm_switched_off", {})
+    saved.setdefault(name, getattr(module, name))
+    setattr(module, name, value)
+
+
+class offload_functional(TorchFunctionMode):
+    """`with offload_functional():` runs F.linear, torch.matmul, `@`, mm and bmm on the device.
+
+    Products of other types, of vectors and of tensors elsewhere stay with torch, as do those inside
+    torch's own composite functions (F.multi_head_attention_forward, for one).
+    """
+
+    def __init__(self, *, sim_device: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        check_sim_device(sim_device)
+        self.sim_device = sim_device
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not kwargs and func in _PRODUCTS and _fits(args[:2]):
+            return gemm_op(*args, sim_device=self.sim_device)
+        if func is F.linear and _fits(args[:2]):
+            return linear_op(*args, **kwargs, sim_device=self.sim_device)
+        return func(*args, **kwargs)
+
+
+_PRODUCTS = frozenset(
+    (
+        torch.matmul,
+        torch.mm,
+        torch.bmm,
+        Tensor.matmul,
+        Tensor.__matmul__,
+        Tensor.mm,
+        Tensor.bmm,
+    )
+)
+
+
+def _fits(operands: tuple[Any, ...]) -> bool:
+    return len(operands) == 2 and all(
+        isinstance(x, Tensor)
+        and x.dim() >= 2
+        and x.device.type == "cpu"
+        and x.layout is torch.strided
+        and _tensors.CODES.get(x.dtype) in FLOATS
+        and x.dtype is operands[0].dtype
+        for x in operands
+    )

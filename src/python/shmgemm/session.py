@@ -1,0 +1,218 @@
+"""Sessions: one region, one engine, and the settings they were opened with.
+
+`open()` makes its session the current one; an op without a session opens a default one. A session
+belongs to the process that opened it: a forked child opens its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import _core, hardware, settings
+from .errors import Unsupported
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_on_open: list[Callable[[Session], None]] = []
+
+
+class Session:
+    """An open simulated device: `with shmgemm.open(...) as session: ...`.
+
+    `core` is the compiled session, `hardware` the checked description, `strict` whether a device
+    error is raised where an op would otherwise fall back to the CPU.
+    """
+
+    def __init__(self, core: _core.Session, described: hardware.Hardware, strict: bool) -> None:
+        self.core = core
+        self.hardware = described
+        self.strict = strict
+        self._former: Session | None = None
+        self._pid = os.getpid()
+        _sessions.add(self)
+        for callback in _on_open:
+            callback(self)
+
+    @property
+    def clock_hz(self) -> int:
+        """Of the simulated device: seconds are cycles ÷ this."""
+        return self.hardware.clock_hz
+
+    @property
+    def closed(self) -> bool:
+        """True also in a child of the process that opened it."""
+        return self.core.closed
+
+    def stats(self) -> dict[str, Any]:
+        """Totals since the session was opened; cycles are of the device's clock."""
+        return {**self.core.stats(), "clock_hz": self.clock_hz, "preset": self.hardware.name}
+
+    def info(self, device: int = 0) -> dict[str, Any]:
+        """What the engine says of itself and of one device."""
+        return self.core.info(device)
+
+    def reset(self, device: int = 0) -> None:
+        """Zero one device's counters; simulated time goes on."""
+        self.core.reset(device)
+
+    def close(self) -> None:
+        """End the engine; tensors in the region stay valid. Closing twice is no error."""
+        if _core.current_session_or_none() is self.core:
+            _make_current(None)
+        self.core.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        if self._former is not None and not self._former.closed:
+            _make_current(self._former)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"engine pid {self.core.engine_pid}"
+        return f"<shmgemm.Session {self.hardware.label}, {state}>"
+
+
+def open(
+    engine: str | None = None,
+    guest: bool | None = None,
+    hardware: str | Path | Mapping[str, Any] | None = None,
+    *,
+    devices: int | None = None,
+    region: int | str | None = None,
+    threads: int | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    debug: bool | None = None,
+    engine_path: str | Path | None = None,
+    **parameters: Any,
+) -> Session:
+    """Open a session and make it the current one.
+
+    Args:
+        engine: "embedded" (a process of our own) or "sst".
+        guest: go through RISC-V Linux in QEMU.
+        hardware: a preset's name, a TOML file or a mapping; `parameters` (`rows=64`,
+            `model="scalesim_ws"`) replace single entries of it.
+        devices: how many simulated devices the engine serves.
+        region: bytes of the shared region, a power of two from 4 MiB on, or "256MiB".
+        threads: of the engine's computing; 0 means one for each CPU. The bits do not depend on it.
+        strict: raise device errors instead of falling back to the CPU.
+        timeout: seconds without a sign of life after which the engine is given up.
+        debug: write each command to stderr.
+        engine_path: another `shmgemm-engine`.
+
+    What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
+
+    Raises:
+        ValueError: a setting or parameter that is not legal; the message says where it came from.
+        RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
+    """
+    former = current_or_none()
+    session = _open(
+        {
+            "engine": engine,
+            "guest": guest,
+            "hardware": hardware,
+            "devices": devices,
+            "region": region,
+            "threads": threads,
+            "strict": strict,
+            "timeout": timeout,
+            "debug": debug,
+            "engine_path": engine_path,
+        },
+        parameters,
+    )
+    session._former = former
+    _make_current(session)
+    return session
+
+
+def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Session:
+    given = {name: settings.resolve(name, value) for name, value in arguments.items()}
+    if given["engine"] != "embedded":
+        raise Unsupported(
+            f"engine={given['engine']!r} is not part of this version; engine='embedded' is"
+        )
+    if given["guest"]:
+        raise Unsupported("guest=True is not part of this version; leave it out to go direct")
+    described = hardware.load(given["hardware"], parameters)
+    core = _core.Session(
+        engine_path=given["engine_path"] or default_engine_path(),
+        parameters=described.parameters,
+        region_bytes=given["region"],
+        devices=given["devices"],
+        threads=given["threads"],
+        timeout_s=given["timeout"],
+        debug=given["debug"],
+    )
+    return Session(core, described, given["strict"])
+
+
+def default_engine_path() -> str:
+    """Of the engine that was installed with this package."""
+    return str(Path(__file__).parent / "bin" / "shmgemm-engine")
+
+
+def current() -> Session:
+    """The current session; opens a default one where there is none."""
+    return _face(_core.current_session())
+
+
+def current_or_none() -> Session | None:
+    """The current session, or None where no op has needed one yet."""
+    core = _core.current_session_or_none()
+    return None if core is None else _face(core)
+
+
+def open_sessions() -> list[Session]:
+    """Those of this process that were not closed, in no order."""
+    return [session for session in list(_sessions) if not session.closed]
+
+
+def on_open(callback: Callable[[Session], None]) -> None:
+    """Call `callback` with every session opened from now on."""
+    _on_open.append(callback)
+
+
+_current: Session | None = None  # held here: a program need not keep what open() returned
+
+
+def _make_current(session: Session | None) -> None:
+    global _current
+    _current = session
+    _core.set_current_session(None if session is None else session.core)
+
+
+def _face(core: _core.Session) -> Session:
+    if _current is not None and _current.core is core:
+        return _current
+    return next(session for session in _sessions if session.core is core)
+
+
+def _open_default() -> _core.Session:
+    global _current
+    _current = _open(dict.fromkeys(settings.SETTINGS), {})
+    return _current.core
+
+
+def _close_all() -> None:
+    for session in list(_sessions):
+        if session._pid == os.getpid():
+            session.core.close()
+
+
+_core.set_session_opener(_open_default)
+atexit.register(_close_all)

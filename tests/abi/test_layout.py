@@ -1,0 +1,164 @@
+"""The ABI header means the same to C11, to C++ and to Python, and asks nothing of any of them."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+from c_abi import C11, CPP17, SOURCES, compile_with
+
+from shmgemm import abi
+
+HEADER = SOURCES / "abi" / "shmgemm_abi.h"
+Structure = type[ctypes.LittleEndianStructure]
+STRUCTURES: dict[str, Structure] = {
+    "shmgemm_command": abi.Command,
+    "shmgemm_completion": abi.Completion,
+    "shmgemm_report": abi.Report,
+    "shmgemm_gemm_report": abi.GemmReport,
+    "shmgemm_timeline_entry": abi.TimelineEntry,
+    "shmgemm_info": abi.Info,
+    "shmgemm_peer": abi.Peer,
+    "shmgemm_arena": abi.Arena,
+    "shmgemm_header": abi.Header,
+    "shmgemm_queue_pair": abi.QueuePair,
+    "shmgemm_control": abi.Control,
+}
+ENUMS: dict[str, type[IntEnum]] = {
+    "OP": abi.Op,
+    "DTYPE": abi.Dtype,
+    "STATUS": abi.Status,
+    "PEER": abi.PeerState,
+    "CONTROL": abi.ControlKind,
+    "REPORT": abi.ReportKind,
+}
+CONSTANTS = {
+    "MAGIC": abi.MAGIC,
+    "ABI_MAJOR": abi.ABI_MAJOR,
+    "ABI_MINOR": abi.ABI_MINOR,
+    "MIN_REGION_BYTES": abi.MIN_REGION_BYTES,
+    "PAGE_BYTES": abi.PAGE_BYTES,
+    "HEAP_ALIGN": abi.HEAP_ALIGN,
+    "BLOCK_ALIGN": abi.BLOCK_ALIGN,
+    "LARGE_BLOCK_BYTES": abi.LARGE_BLOCK_BYTES,
+    "MAX_QUEUE_PAIRS": abi.MAX_QUEUE_PAIRS,
+    "MAX_PEERS": abi.MAX_PEERS,
+    "ENGINE_PEER": abi.ENGINE_PEER,
+    "MAX_ARENAS": abi.MAX_ARENAS,
+    "RING_SLOTS": abi.RING_SLOTS,
+    "QUEUE_PAIR_BYTES": abi.QUEUE_PAIR_BYTES,
+    "FLUSH_EVERY": abi.FLUSH_EVERY,
+    "REPORT_BYTES": abi.REPORT_BYTES,
+}
+
+
+def fields(
+    structure: type[ctypes.Structure] | type[ctypes.Union],
+) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, bytes) of each field, those of anonymous members included."""
+    anonymous = getattr(structure, "_anonymous_", ())
+    for name, kind in structure._fields_:  # type: ignore[misc]
+        offset = getattr(structure, name).offset
+        if name in anonymous:
+            for inner, inner_offset, size in fields(kind):
+                yield inner, offset + inner_offset, size
+        else:
+            yield name, offset, ctypes.sizeof(kind)
+
+
+def python_layout() -> dict[str, int]:
+    layout: dict[str, int] = {}
+    for name, structure in STRUCTURES.items():
+        layout[name] = ctypes.sizeof(structure)
+        for field, offset, size in fields(structure):
+            layout[f"{name}.{field}"] = offset
+            layout[f"{name}.{field} bytes"] = size
+    for prefix, enum in ENUMS.items():
+        layout |= {f"SHMGEMM_{prefix}_{member.name}": member.value for member in enum}
+    layout |= {f"SHMGEMM_FLAG_{name}": flag for name, flag in abi.Flag.__members__.items()}
+    return layout | {f"SHMGEMM_{name}": value for name, value in CONSTANTS.items()}
+
+
+def printer_source() -> str:
+    lines = []
+    for name, structure in STRUCTURES.items():
+        lines.append(f'SHOW("{name}", sizeof(struct {name}));')
+        for field, _, _ in fields(structure):
+            lines.append(f'SHOW("{name}.{field}", offsetof(struct {name}, {field}));')
+            lines.append(f'SHOW("{name}.{field} bytes", sizeof(((struct {name}*)0)->{field}));')
+    lines += [f'SHOW("{name}", {name});' for name in python_layout() if name.startswith("SHMGEMM")]
+    body = "\n  ".join(lines)
+    return f"""#include "abi/shmgemm_abi.h"
+#include <stdio.h>
+#define SHOW(name, value) printf("%s=%llu\\n", name, (unsigned long long)(value))
+int main(void) {{
+  {body}
+  return 0;
+}}
+"""
+
+
+def compiled_layout(compiler: list[str], suffix: str, folder: Path) -> dict[str, int]:
+    source = folder / f"layout.{suffix}"
+    source.write_text(printer_source())
+    compile_with(compiler, [source, "-o", folder / "layout"])
+    printed = subprocess.run(
+        [folder / "layout"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    pairs = (line.rsplit("=", 1) for line in printed.splitlines())
+    return {name: int(value) for name, value in pairs}
+
+
+@pytest.mark.parametrize(("compiler", "suffix"), [(C11, "c"), (CPP17, "cpp")], ids=["c11", "cpp17"])
+def test_compilers_and_python_read_the_same_layout(
+    compiler: list[str], suffix: str, tmp_path: Path
+) -> None:
+    compiled = compiled_layout(compiler, suffix, tmp_path)
+    assert compiled == python_layout()
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_fields_cover_every_byte(name: str) -> None:
+    """No padding, so no byte of a process's memory leaks and no field is missing in Python."""
+    structure = STRUCTURES[name]
+    covered: set[int] = set()
+    for _, offset, size in fields(structure):
+        covered |= set(range(offset, offset + size))
+    assert covered == set(range(ctypes.sizeof(structure)))
+
+
+def test_every_name_of_the_header_is_in_python() -> None:
+    text = HEADER.read_text()
+    helpers = {"SHMGEMM_ABI_H", "SHMGEMM_OFFSET_IS", "SHMGEMM_SIZE_IS"}
+    in_enums = set(re.findall(r"\b(SHMGEMM_[A-Z0-9_]+)\s*=", text))
+    defined = set(re.findall(r"#define (SHMGEMM_[A-Z0-9_]+)", text)) - helpers
+    counts = {"SHMGEMM_OP_COUNT", "SHMGEMM_DTYPE_COUNT", "SHMGEMM_LEVELS", "SHMGEMM_OPERANDS"}
+    indices = {name for name in in_enums if re.match(r"SHMGEMM_(LEVEL|OPERAND)_", name)}
+    assert (in_enums | defined) - counts - indices == {
+        name for name in python_layout() if name.startswith("SHMGEMM")
+    }
+    declared = set(re.findall(r"^struct (shmgemm_\w+) \{", text, re.MULTILINE))
+    assert declared == set(STRUCTURES)
+
+
+@pytest.mark.parametrize("compiler", [[*C11, "-x", "c"], [*CPP17, "-x", "c++"]], ids=["c", "c++"])
+def test_headers_and_validator_compile_without_a_warning(
+    compiler: list[str], tmp_path: Path
+) -> None:
+    twice = tmp_path / "twice.c"
+    twice.write_text('#include "abi/shmgemm_validate.h"\n#include "abi/shmgemm_abi.h"\n')
+    for source in (twice, SOURCES / "abi" / "shmgemm_validate.c"):
+        compile_with(compiler, ["-c", source, "-o", tmp_path / "out.o"])
+
+
+def test_validator_uses_no_floating_point_and_no_library(tmp_path: Path) -> None:
+    source = (SOURCES / "abi" / "shmgemm_validate.c").read_text()
+    code = re.sub(r"/\*.*?\*/|\"[^\"]*\"", "", source, flags=re.DOTALL)
+    assert re.findall(r"#include\s+(.*)", source) == ['"shmgemm_validate.h"']
+    assert not re.search(r"\b(float|double|malloc|memcpy|printf)\b", code)
+    assert not re.search(r"[^/*]/[^/*]|%", code), "division: 32-bit kernels have none for 64 bits"

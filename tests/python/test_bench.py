@@ -1,0 +1,215 @@
+"""`shmgemm bench`: rows, goals, JSON, exit codes, and the socket baseline. No times are judged."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmgemm.bench import baseline, harness
+from shmgemm.cli import main
+
+NUMBER_OR_NULL = {"type": ["number", "null"]}
+ROW = {
+    "name": {"type": "string"},
+    "p50": {"type": "number"},
+    "p99": NUMBER_OR_NULL,
+    "unit": {"type": "string"},
+    "floor_name": {"type": ["string", "null"]},
+    "floor": NUMBER_OR_NULL,
+    "ratio": NUMBER_OR_NULL,
+    "goal": {"type": ["string", "null"]},
+    "met": {"type": ["boolean", "null"]},
+}
+SHAPE = {"type": "object", "additionalProperties": False}
+ROWS = {"type": "array", "items": {**SHAPE, "required": list(ROW), "properties": ROW}}
+SCHEMA = {**SHAPE, "required": ["rows"], "properties": {"rows": ROWS}}
+BENCHES = ("latency", "gemm", "model")
+
+
+def spec(*goals: str) -> harness.Spec:
+    return harness.Spec("a row", "us", "its floor", tuple(map(harness.Goal.parse, goals)))
+
+
+@given(
+    st.sampled_from(["p50", "p99", "ratio"]),
+    st.sampled_from(["<=", ">="]),
+    st.integers(0, 10**6),
+    st.floats(0, 1e6),
+)
+def test_goal_compares_its_metric(metric: str, comparison: str, number: int, value: float) -> None:
+    goal = harness.Goal.parse(f"{metric} {comparison} {number}")
+    metrics = dict.fromkeys(["p50", "p99", "ratio"], None) | {metric: value}
+    judge = operator.le if comparison == "<=" else operator.ge
+    assert goal.met(metrics) is judge(value, number)
+    assert harness.Goal.parse(str(goal)).metric == metric
+
+
+@pytest.mark.parametrize("text", ["", "p50", "p50 < 1", "p75 <= 1", "p50 <= soon", "p50 <= 1 us"])
+def test_bad_goal_is_named(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=re.escape(repr(text.split()[2] if "soon" in text else text))
+    ):
+        harness.Goal.parse(text)
+
+
+def test_row_is_met_when_all_its_goals_are() -> None:
+    row = spec("p50 <= 10", "ratio <= 2").row(8.0, 30.0, 4.0)
+    assert (row.ratio, row.met, row.goal) == (2.0, True, "p50 <= 10, ratio <= 2")
+    assert spec("p50 <= 10", "p99 <= 20").row(8.0, 30.0, 4.0).met is False
+
+
+def test_metric_that_was_not_measured_misses_its_goal() -> None:
+    assert spec("p99 <= 20").row(1.0).met is False
+    assert spec("ratio <= 2").row(1.0, floor=None).met is False
+
+
+def test_row_without_goal_is_neither_met_nor_missed() -> None:
+    row = spec().row(5.0, floor=0.0)
+    assert (row.met, row.goal, row.ratio) == (None, None, None)
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_shipped_goals_load(bench: str) -> None:
+    rows = harness.specs(bench)
+    assert rows
+    names = [row.name for row in rows.values()]
+    assert len(set(names)) == len(names)
+    for row in rows.values():
+        assert not any(goal.metric == "ratio" for goal in row.goals) or row.floor_name
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ('unit = "us"', "name"),
+        ('name = "x"\nunit = "us"\ngaol = []', "gaol"),
+        ('name = "x"\nunit = "us"\ngoals = ["p50 < 1"]', "p50 < 1"),
+    ],
+)
+def test_bad_goals_file_names_file_row_and_key(tmp_path: Path, entry: str, complaint: str) -> None:
+    file = tmp_path / "goals.toml"
+    file.write_text(f"[latency.some_row]\n{entry}\n")
+    with pytest.raises(ValueError) as caught:
+        harness.specs("latency", file)
+    assert all(word in str(caught.value) for word in (str(file), "latency.some_row", complaint))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.001, 1e9),
+            st.none() | st.floats(0, 1e9),
+            st.none() | st.floats(0.001, 1e9),
+            st.booleans(),
+        ),
+        max_size=5,
+    )
+)
+def test_json_has_the_one_shape(
+    values: list[tuple[float, float | None, float | None, bool]],
+) -> None:
+    rows = [spec(*["p50 <= 1"] * goal).row(p50, p99, floor) for p50, p99, floor, goal in values]
+    report = json.loads(harness.to_json(rows))
+    jsonschema.validate(report, SCHEMA)
+    assert [row["p50"] for row in report["rows"]] == [row.p50 for row in rows]
+
+
+def test_table_shows_each_row_and_marks_what_was_missed() -> None:
+    text = harness.table([spec("p50 <= 1").row(2.0), spec("p50 <= 3").row(2.0), spec().row(7.0)])
+    lines = text.splitlines()
+    assert [line.split()[-1] for line in lines[1:4]] == ["MISSED", "met", "us"]
+    assert "a row: its floor" in text
+
+
+def test_percentile_is_the_nearest_rank() -> None:
+    samples = list(range(101))
+    assert harness.percentile(samples[::-1], 0.5) == 50
+    assert harness.percentile(samples, 0.99) == 99
+    assert harness.percentile([3.0], 0.99) == 3.0
+
+
+def test_timing_takes_medians_of_rounds() -> None:
+    timing = harness.Timing.of_rounds([(1.0, 9.0), (100.0, 7.0), (2.0, 8.0)])
+    assert (timing.p50, timing.p99) == (2.0, 8.0)
+    assert timing.scaled(10).p99 == 80.0
+
+
+def test_interleaved_calls_take_turns() -> None:
+    seen: list[str] = []
+    calls = {name: lambda name=name: seen.append(name) for name in "ab"}
+    timings = harness.interleaved(calls, rounds=2, samples=3, warm=1)
+    assert "".join(seen) == "aaaabbbb" * 2
+    assert all(0 <= timing.p50 <= timing.p99 for timing in timings.values())
+
+
+def test_failing_program_is_reported_with_its_words() -> None:
+    with pytest.raises(RuntimeError, match="no such place"):
+        harness.run(["sh", "-c", "echo no such place >&2; exit 3"])
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize(
+    ("value", "options", "code"),
+    [(2.0, [], 0), (2.0, ["--check"], 1), (0.5, ["--check"], 0), (0.5, ["--json", "--check"], 0)],
+)
+def test_check_fails_on_a_miss_alone(
+    bench: str,
+    value: float,
+    options: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if bench != "latency":
+        pytest.importorskip("torch")
+    asked: list[bool] = []
+
+    def run(quick: bool) -> list[harness.Row]:
+        asked.append(quick)
+        return [spec("p50 <= 1").row(value), spec().row(3.0)]
+
+    monkeypatch.setattr(f"shmgemm.bench.{bench}.run", run)
+    assert main(["bench", bench, "--quick", *options]) == code
+    assert asked == [True]
+    output = capsys.readouterr()
+    if "--json" in options:
+        jsonschema.validate(json.loads(output.out), SCHEMA)
+    assert ("missed: a row" in output.err) == (value > 1)
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    with baseline.Client() as opened:
+        yield opened
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_baseline_multiplies(client: baseline.Client, m: int, n: int, k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    a, b = (random.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+    c = np.full((m, n), np.nan, np.float32)
+    client.gemm(a, b, c)
+    np.testing.assert_allclose(c, a.astype(float) @ b, rtol=1e-4, atol=1e-4)
+
+
+def test_baseline_sends_what_does_not_fit_a_buffer(client: baseline.Client) -> None:
+    a = np.ones((1500, 1500), np.float32)
+    c = np.empty_like(a)
+    client.gemm(a, a, c)
+    assert (c == 1500).all()
+
+
+def test_baseline_server_ends_with_its_client() -> None:
+    with baseline.Client() as opened:
+        server = opened._server
+        assert server.poll() is None
+    assert server.returncode == 0

@@ -1,0 +1,167 @@
+"""Hardware from presets, files, mappings and overrides; errors with file, key, value and range."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmgemm import _core, hardware
+
+# Peak multiply-accumulates per second that the sources of the presets give or imply.
+PEAK_MACS_PER_SECOND = {
+    "tpu_v1": 256 * 256 * 700e6,  # 92 TOPS
+    "tpu_v2": 128 * 128 * 700e6,  # 46 TFLOPS a chip of two cores
+    "tpu_v3": 128 * 128 * 940e6,  # 123 TFLOPS a chip of two cores of two arrays
+    "gemmini": 16 * 16 * 1e9,
+}
+
+
+def write(path: Path, body: str) -> Path:
+    path.write_text(body, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", hardware.presets())
+def test_every_preset_is_legal_and_cited(name: str) -> None:
+    device = hardware.load(name)
+    assert device.name == name
+    assert device.source
+    assert device.description
+    assert device.note
+    assert device.clock_hz > 0
+    assert device.model == "scalesim_" + device.parameters["dataflow"]
+    assert _core.check_hardware(device.parameters) == device.parameters
+
+
+@pytest.mark.parametrize(("name", "peak"), PEAK_MACS_PER_SECOND.items())
+def test_presets_have_the_published_peak(name: str, peak: float) -> None:
+    device = hardware.load(name)
+    timing = _core.simulate_gemm(device.parameters, 1, 1, 1)
+    assert timing["peak_macs_per_cycle"] * device.clock_hz == peak
+
+
+def test_the_default_is_tpu_v3() -> None:
+    assert hardware.load() == hardware.load("tpu_v3")
+    assert hardware.load().clock_hz == 940_000_000
+
+
+def test_teaching_preset_takes_the_cycles_its_note_says() -> None:
+    device = hardware.load("tiny_4x4_ws")
+    stated = re.search(r"takes (\d+) cycles", device.note)
+    assert stated is not None
+    assert _core.simulate_gemm(device.parameters, 4, 4, 4)["cycles"] == int(stated[1])
+
+
+def test_a_file_by_path(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.toml", 'source = "me"\n[hardware]\nrows = 8\nclock = "1.5GHz"\n')
+    for given_as in (path, str(path)):
+        device = hardware.load(given_as)
+        assert (device.name, device.source, device.path) == ("mine", "me", str(path))
+        assert device.parameters["rows"] == "8"
+        assert device.clock_hz == 1_500_000_000
+
+
+def test_a_mapping() -> None:
+    device = hardware.load({"dataflow": "os", "rows": 4, "cols": "4"})
+    assert device.name == "custom"
+    assert device.path is None
+    assert device.model == "scalesim_os"
+
+
+def test_overrides_replace_and_are_remembered() -> None:
+    device = hardware.load("tpu_v3", {"rows": 64, "clock": "1GHz"})
+    assert device.parameters["rows"] == "64"
+    assert device.parameters["cols"] == "128"
+    assert device.label == "tpu_v3 + rows=64, clock=1GHz"
+    assert hardware.load("tpu_v3").label == "tpu_v3"
+
+
+@pytest.mark.parametrize("base", ["scalesim_32x32_os", "tpu_v3", {"model": "scalesim_is"}])
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_model_or_dataflow_override_drops_what_it_contradicts(
+    base: str | dict[str, str], dataflow: str
+) -> None:
+    for change in ({"model": f"scalesim_{dataflow}"}, {"dataflow": dataflow}):
+        device = hardware.load(base, change)
+        assert device.model == f"scalesim_{dataflow}"
+        assert device.parameters["dataflow"] == dataflow
+
+
+def test_contradictory_overrides_are_an_error() -> None:
+    with pytest.raises(ValueError, match="contradicts"):
+        hardware.load("tpu_v3", {"model": "scalesim_ws", "dataflow": "os"})
+
+
+def test_digest_is_of_the_values_not_of_their_spelling() -> None:
+    plain = hardware.load("tpu_v3")
+    assert hardware.load("tpu_v3", {"clock": "0.94GHz", "rows": "128"}).digest == plain.digest
+    assert hardware.load({"clock": "940MHz", "dataflow": "ws"}).digest == plain.digest
+    assert hardware.load("tpu_v3", {"rows": 127}).digest != plain.digest
+    assert re.fullmatch(r"[0-9a-f]{12}", plain.digest)
+
+
+def test_digests_of_presets_differ() -> None:
+    digests = [hardware.load(name).digest for name in hardware.presets()]
+    assert len(set(digests)) == len(digests)
+
+
+@given(st.integers(1, 65536), st.integers(1, 65536))
+def test_sizes_pass_through(rows: int, cols: int) -> None:
+    device = hardware.load({"rows": rows, "cols": cols})
+    assert (device.parameters["rows"], device.parameters["cols"]) == (str(rows), str(cols))
+
+
+@pytest.mark.parametrize(
+    ("body", "parts"),
+    [
+        ("[hardware]\nrow = 8\n", ["row", '"8"', 'did you mean "rows"']),
+        ("[hardware]\nrows = 0\n", ["rows", '"0"', "from 1 to 65536"]),
+        ("[hardware]\nrows = -8\n", ["rows", '"-8"', "from 1 to 65536"]),
+        ("[hardware]\nrows = 8.5\n", ["rows", "8.5", "whole number"]),
+        ("[hardware]\nrows = true\n", ["rows", "True", "whole number"]),
+        ("[hardware]\nrows = [8]\n", ["rows", "[8]", "whole number"]),
+        ("[hardware]\nclock = 940\n", ["clock", '"940"', "no unit", "MHz", "1kHz to 100GHz"]),
+        ('[hardware]\nclock = "940 mhz"\n', ["clock", "mhz", "MHz"]),
+        ('[hardware]\nclock = "16MiB"\n', ["clock", "16MiB", "frequency"]),
+        ('[hardware]\ndataflow = "xx"\n', ["dataflow", '"xx"', "os, ws, is"]),
+        ('[hardware]\nmodel = "scalesim"\n', ["model", "scalesim_ws"]),
+        ('[hardware]\nmodel = "scalesim_ws"\ndataflow = "os"\n', ["contradicts"]),
+        ("rows = 8\n", ["rows", "8", "[hardware]"]),
+        ('descripton = "x"\n[hardware]\n', ["descripton", "did you mean description"]),
+        ("source = 3\n[hardware]\n", ["source", "3", "a string"]),
+        ("hardware = 3\n", ["hardware", "3", "a table"]),
+        ("", ["no table [hardware]"]),
+        ("[hardware\n", ["not TOML", "line 1"]),
+    ],
+)
+def test_a_bad_file_is_named_with_key_value_and_range(
+    tmp_path: Path, body: str, parts: list[str]
+) -> None:
+    path = write(tmp_path / "bad.toml", body)
+    with pytest.raises(ValueError) as caught:
+        hardware.load(path)
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
+
+
+def test_a_bad_override_is_named_as_one() -> None:
+    with pytest.raises(ValueError, match=r"overrides of 'tpu_v3': rows = \"0\": .*1 to 65536"):
+        hardware.load("tpu_v3", {"rows": 0})
+    with pytest.raises(ValueError, match="overrides of 'tpu_v3': rows = None"):
+        hardware.load("tpu_v3", {"rows": None})
+
+
+def test_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"'tpu_3'.*did you mean.*tpu_v3") as caught:
+        hardware.load("tpu_3")
+    for name in hardware.presets():
+        assert name in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.toml"):
+        hardware.load(tmp_path / "absent.toml")
