@@ -3,11 +3,14 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
 #include <cstring>
 #include <tuple>
 #include <utility>
 
 #include "python/bind.h"
+#include "python/gil.h"
 #include "python/typed_block.h"
 
 namespace py = pybind11;
@@ -17,11 +20,12 @@ namespace {
 
 using SessionPtr = std::shared_ptr<Session>;
 using View = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
-using Unlocked = py::call_guard<py::gil_scoped_release>;
+using Unlocked = py::call_guard<GilRelease>;
 
-// Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C).
+// Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C). Handlers
+// run in the main thread alone.
 bool python_wants_to_stop() {
-  if (Py_IsInitialized() == 0) return false;
+  if (getpid() != gettid() || Py_IsInitialized() == 0) return false;
   const py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
 }
@@ -43,7 +47,7 @@ SessionPtr open_session(const std::string& engine_path,
   options.threads = threads;
   options.timeout_s = timeout_s;
   options.debug = debug;
-  const py::gil_scoped_release unlocked;
+  const GilRelease unlocked;
   return Session::open(options);
 }
 
@@ -70,14 +74,14 @@ shmgemm_completion gemm(Session& session, const std::string& name, std::uint32_t
   call.bias = reinterpret_cast<const void*>(bias);
   call.accumulate = accumulate;
   call.device = device;
-  const py::gil_scoped_release unlocked;
+  const GilRelease unlocked;
   return session.gemm(call);
 }
 
 py::dict info_dict(Session& session, std::uint8_t device) {
   shmgemm_info info;
   {
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     info = session.info(device);
   }
   py::dict result;
@@ -125,14 +129,14 @@ std::uint64_t submit_raw(Session& session, const py::bytes& record) {
                       std::to_string(bytes.size()) + " given");
   }
   std::memcpy(&command, bytes.data(), sizeof command);
-  const py::gil_scoped_release unlocked;
+  const GilRelease unlocked;
   return session.submit(command);
 }
 
 py::bytes wait_raw(Session& session, std::uint64_t id, double timeout_s) {
   shmgemm_completion completion;
   {
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     completion = session.wait(id, timeout_s);
   }
   return py::bytes(reinterpret_cast<const char*>(&completion), sizeof completion);

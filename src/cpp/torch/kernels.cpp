@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "client/session.h"
+#include "python/gil.h"
 #include "torch/python_side.h"
 
 namespace shmgemm::torch_op {

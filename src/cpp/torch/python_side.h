@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <Python.h>
 #include <c10/core/DispatchKeySet.h>
 
 #include <array>
@@ -14,20 +13,6 @@
 #include "region/error.h"
 
 namespace shmgemm::torch_op {
-
-// Lets other Python threads run; the caller may or may not hold the GIL.
-class GilRelease {
- public:
-  GilRelease() : state_(PyGILState_Check() != 0 ? PyEval_SaveThread() : nullptr) {}
-  ~GilRelease() {
-    if (state_ != nullptr) PyEval_RestoreThread(state_);
-  }
-  GilRelease(const GilRelease&) = delete;
-  GilRelease& operator=(const GilRelease&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 at::Tensor python_gemm(const at::Tensor& a, const at::Tensor& b,
                        std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
