@@ -35,15 +35,27 @@ struct GemmShape {
   std::uint32_t output_bytes = 4;  // of one element of C
   bool bias = false;
   bool accumulate = false;  // C is read as well as written
+  bool timeline = false;    // somebody wants GemmTiming::timeline
   std::array<Placement, kOperands> placement{};
+};
+
+// What an interval of a timeline shows, and what its amount counts.
+enum ActivityKind : std::uint32_t {
+  kLoad = 0,     // from the request to its end; bytes
+  kCompute = 1,  // an array at work; cycles in which operands stream
+  kStore = 2,    // from the request to its end; bytes
+  kStall = 3,    // an array that could work waits for memory; cycles
+  kActivityKinds = 4
 };
 
 struct TimelineEntry {
   std::uint32_t core = 0;
-  std::uint32_t kind = 0;
+  std::uint32_t kind = 0;  // ActivityKind
   Cycle start = 0;
   Cycle end = 0;
+  std::uint64_t amount = 0;
 };
+inline constexpr std::size_t kTimelineEntries = 400;  // of one op, at most
 
 // busy + fill_drain + memory_stall + dispatch = the cycles from start to done.
 struct GemmTiming {

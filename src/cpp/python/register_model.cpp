@@ -31,6 +31,16 @@ model::GemmTiming simulate(const model::Hardware& hardware, const model::GemmSha
   return result;
 }
 
+// A, B and C one behind the other, row-major without gaps.
+void place_densely(model::GemmShape& shape) {
+  const std::uint64_t a_row = shape.k * shape.input_bytes, b_row = shape.n * shape.input_bytes;
+  const std::uint64_t c_row = shape.n * shape.output_bytes;
+  const std::uint64_t a_bytes = shape.m * a_row, b_bytes = shape.k * b_row;
+  shape.placement[model::kA] = {0, a_row, a_bytes, false};
+  shape.placement[model::kB] = {a_bytes * shape.batch, b_row, b_bytes, false};
+  shape.placement[model::kC] = {(a_bytes + b_bytes) * shape.batch, c_row, shape.m * c_row, false};
+}
+
 py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, std::int64_t n,
                        std::int64_t k, std::int64_t batch, std::uint32_t input_bytes,
                        std::uint32_t output_bytes) {
@@ -50,6 +60,7 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   shape.batch = static_cast<std::uint64_t>(batch);
   shape.input_bytes = input_bytes;
   shape.output_bytes = output_bytes;
+  place_densely(shape);
   const GemmTiming timing = simulate(hardware, shape);
 
   model::EventQueue unused;
