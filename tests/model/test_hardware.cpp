@@ -28,20 +28,13 @@ std::string refusal(const ParameterMap& given) {
 
 TEST(Hardware, EverythingHasADefault) {
   const Hardware hardware{ParameterMap{}};
-  EXPECT_EQ(hardware.model().name, "scalesim_ws");
-  EXPECT_EQ(hardware.parameters().text(), (ParameterMap{{"clock", "1GHz"},
-                                                        {"cols", "128"},
-                                                        {"dataflow", "ws"},
-                                                        {"model", "scalesim_ws"},
-                                                        {"rows", "128"}}));
-}
-
-TEST(Hardware, DataflowPicksTheModel) {
-  for (const char* dataflow : {"os", "ws", "is"}) {
-    const Hardware hardware = make({{"dataflow", dataflow}});
-    EXPECT_EQ(hardware.model().name, std::string("scalesim_") + dataflow);
-    EXPECT_EQ(hardware.parameters().choice("dataflow"), dataflow);
-  }
+  EXPECT_EQ(hardware.model().name, "systolic");
+  const Hardware closed = make({{"model", "scalesim_ws"}});
+  EXPECT_EQ(closed.parameters().text(), (ParameterMap{{"clock", "1GHz"},
+                                                      {"cols", "128"},
+                                                      {"dataflow", "ws"},
+                                                      {"model", "scalesim_ws"},
+                                                      {"rows", "128"}}));
 }
 
 TEST(Hardware, ModelAndDataflowMayAgree) {
@@ -64,15 +57,15 @@ TEST(Hardware, EqualValuesHaveOneSpelling) {
 
 TEST(Hardware, UnknownKeyNamesCloseOnesAndAll) {
   expect_parts(refusal({{"row", "128"}}),
-               {"row = \"128\"", "did you mean \"rows\"?", "clock, cols, dataflow, model, rows"});
+               {"row = \"128\"", "did you mean \"rows\"?", "accumulator, arrays, clock, cols, cores, dataflow"});
   expect_parts(refusal({{"colums", "128"}}), {"did you mean \"cols\"?"});
   EXPECT_EQ(refusal({{"zzzzz", "1"}}).find("did you mean"), std::string::npos);
   expect_parts(refusal({{"", "1"}}), {"unknown parameter"});
 }
 
 TEST(Hardware, EveryParameterIsChecked) {
-  expect_parts(refusal({{"rows", "0"}}), {"rows = \"0\"", "from 1 to 65536"});
-  expect_parts(refusal({{"rows", "65537"}}), {"out of range"});
+  expect_parts(refusal({{"rows", "0"}}), {"rows = \"0\"", "from 1 to 4096"});
+  expect_parts(refusal({{"rows", "4097"}}), {"out of range"});
   expect_parts(refusal({{"rows", "-4"}}), {"rows = \"-4\": not a number"});
   expect_parts(refusal({{"cols", "128B"}}), {"cols", "unknown unit \"B\""});
   expect_parts(refusal({{"cols", ""}}), {"cols = \"\": not a number"});
@@ -98,14 +91,14 @@ TEST(Registry, ModelsAreSortedAndDescribed) {
     }
   }
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
-  for (const char* name : {"scalesim_is", "scalesim_os", "scalesim_ws"}) {
+  for (const char* name : {"scalesim_is", "scalesim_os", "scalesim_ws", "systolic"}) {
     EXPECT_EQ(std::count(names.begin(), names.end(), name), 1) << name;
   }
 }
 
 TEST(Registry, DefaultsAreLegal) {
   for (const ModelInfo& info : models()) {
-    EXPECT_NO_THROW(Parameters(info.parameters, {})) << info.name;
+    EXPECT_NO_THROW(Hardware({{"model", info.name}})) << info.name;
   }
   EXPECT_NO_THROW(Parameters(device_parameters(), {}));
 }

@@ -15,7 +15,8 @@ from shmgemm import _core, hardware
 PEAK_MACS_PER_SECOND = {
     "tpu_v1": 256 * 256 * 700e6,  # 92 TOPS
     "tpu_v2": 128 * 128 * 700e6,  # 46 TFLOPS a chip of two cores
-    "tpu_v3": 128 * 128 * 940e6,  # 123 TFLOPS a chip of two cores of two arrays
+    "tpu_v3": 2 * 128 * 128 * 940e6,  # 123 TFLOPS a chip of two cores
+    "tpu_v4": 4 * 128 * 128 * 1050e6,  # 275 TFLOPS a chip of two cores
     "gemmini": 16 * 16 * 1e9,
 }
 
@@ -33,7 +34,8 @@ def test_every_preset_is_legal_and_cited(name: str) -> None:
     assert device.description
     assert device.note
     assert device.clock_hz > 0
-    assert device.model == "scalesim_" + device.parameters["dataflow"]
+    for names in (device.calibrated, device.assumed):
+        assert set(names) <= device.parameters.keys()
     assert _core.check_hardware(device.parameters) == device.parameters
 
 
@@ -69,7 +71,7 @@ def test_a_mapping() -> None:
     device = hardware.load({"dataflow": "os", "rows": 4, "cols": "4"})
     assert device.name == "custom"
     assert device.path is None
-    assert device.model == "scalesim_os"
+    assert (device.model, device.parameters["dataflow"]) == ("systolic", "os")
 
 
 def test_overrides_replace_and_are_remembered() -> None:
@@ -82,24 +84,32 @@ def test_overrides_replace_and_are_remembered() -> None:
 
 @pytest.mark.parametrize("base", ["scalesim_32x32_os", "tpu_v3", {"model": "scalesim_is"}])
 @pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
-def test_model_or_dataflow_override_drops_what_it_contradicts(
+def test_a_model_override_drops_what_it_does_not_know(
     base: str | dict[str, str], dataflow: str
 ) -> None:
-    for change in ({"model": f"scalesim_{dataflow}"}, {"dataflow": dataflow}):
-        device = hardware.load(base, change)
-        assert device.model == f"scalesim_{dataflow}"
-        assert device.parameters["dataflow"] == dataflow
+    device = hardware.load(base, {"model": f"scalesim_{dataflow}"})
+    assert device.model == f"scalesim_{dataflow}"
+    assert device.parameters["dataflow"] == dataflow
+    assert device.parameters.keys() == {"model", "clock", "rows", "cols", "dataflow"}
 
 
-def test_contradictory_overrides_are_an_error() -> None:
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_a_dataflow_override(dataflow: str) -> None:
+    device = hardware.load("tpu_v3", {"dataflow": dataflow})
+    assert (device.model, device.parameters["dataflow"]) == ("systolic", dataflow)
+
+
+def test_contradictory_parameters_are_an_error() -> None:
     with pytest.raises(ValueError, match="contradicts"):
         hardware.load("tpu_v3", {"model": "scalesim_ws", "dataflow": "os"})
+    with pytest.raises(ValueError, match="contradicts"):
+        hardware.load("scalesim_32x32_os", {"dataflow": "ws"})
 
 
 def test_digest_is_of_the_values_not_of_their_spelling() -> None:
     plain = hardware.load("tpu_v3")
     assert hardware.load("tpu_v3", {"clock": "0.94GHz", "rows": "128"}).digest == plain.digest
-    assert hardware.load({"clock": "940MHz", "dataflow": "ws"}).digest == plain.digest
+    assert hardware.load(plain.parameters).digest == plain.digest
     assert hardware.load("tpu_v3", {"rows": 127}).digest != plain.digest
     assert re.fullmatch(r"[0-9a-f]{12}", plain.digest)
 
@@ -111,7 +121,7 @@ def test_digests_of_presets_differ() -> None:
 
 @given(st.integers(1, 65536), st.integers(1, 65536))
 def test_sizes_pass_through(rows: int, cols: int) -> None:
-    device = hardware.load({"rows": rows, "cols": cols})
+    device = hardware.load({"model": "scalesim_ws", "rows": rows, "cols": cols})
     assert (device.parameters["rows"], device.parameters["cols"]) == (str(rows), str(cols))
 
 
@@ -119,8 +129,8 @@ def test_sizes_pass_through(rows: int, cols: int) -> None:
     ("body", "parts"),
     [
         ("[hardware]\nrow = 8\n", ["row", '"8"', 'did you mean "rows"']),
-        ("[hardware]\nrows = 0\n", ["rows", '"0"', "from 1 to 65536"]),
-        ("[hardware]\nrows = -8\n", ["rows", '"-8"', "from 1 to 65536"]),
+        ("[hardware]\nrows = 0\n", ["rows", '"0"', "from 1 to 4096"]),
+        ("[hardware]\nrows = -8\n", ["rows", '"-8"', "from 1 to 4096"]),
         ("[hardware]\nrows = 8.5\n", ["rows", "8.5", "whole number"]),
         ("[hardware]\nrows = true\n", ["rows", "True", "whole number"]),
         ("[hardware]\nrows = [8]\n", ["rows", "[8]", "whole number"]),
@@ -133,6 +143,15 @@ def test_sizes_pass_through(rows: int, cols: int) -> None:
         ("rows = 8\n", ["rows", "8", "[hardware]"]),
         ('descripton = "x"\n[hardware]\n', ["descripton", "did you mean description"]),
         ("source = 3\n[hardware]\n", ["source", "3", "a string"]),
+        ("assumed = 3\n[hardware]\nrows = 8\n", ["assumed", "3", "a list of keys", "rows"]),
+        ('calibrated = ["cols"]\n[hardware]\nrows = 8\n', ["calibrated", "cols", "rows"]),
+        (
+            '[hardware]\nscratchpad_b = "1KiB"\n',
+            ["scratchpad_b", '"1KiB"', "two tiles of B of 128x128 elements", '"128KiB"'],
+        ),
+        ('[hardware]\nmemory_bw = "0GB/s"\n', ["memory_bw", "0GB/s", "1MB/s"]),
+        ('[hardware]\nmemory_bw = "450GB"\n', ["memory_bw", "450GB", "bandwidth"]),
+        ('[hardware]\nmodel = "scalesim_ws"\narrays = 2\n', ["arrays", "unknown parameter"]),
         ("hardware = 3\n", ["hardware", "3", "a table"]),
         ("", ["no table [hardware]"]),
         ("[hardware\n", ["not TOML", "line 1"]),
@@ -149,7 +168,7 @@ def test_a_bad_file_is_named_with_key_value_and_range(
 
 
 def test_a_bad_override_is_named_as_one() -> None:
-    with pytest.raises(ValueError, match=r"overrides of 'tpu_v3': rows = \"0\": .*1 to 65536"):
+    with pytest.raises(ValueError, match=r"overrides of 'tpu_v3': rows = \"0\": .*1 to 4096"):
         hardware.load("tpu_v3", {"rows": 0})
     with pytest.raises(ValueError, match="overrides of 'tpu_v3': rows = None"):
         hardware.load("tpu_v3", {"rows": None})

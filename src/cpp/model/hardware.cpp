@@ -4,39 +4,35 @@
 #include <string>
 #include <vector>
 
+#include "model/event_queue.h"
+
 namespace shmgemm::model {
 namespace {
 
-const char* const kDefaultDataflow = "ws";
+const char* const kDefaultModel = "systolic";
 
 std::string model_name(const ParameterMap& given) {
   const auto model = given.find("model");
-  if (model != given.end()) return model->second;
-  const auto dataflow = given.find("dataflow");
-  if (dataflow == given.end()) return std::string("scalesim_") + kDefaultDataflow;
-  for (const Parameter& parameter : device_parameters()) {
-    if (parameter.name == "dataflow") Parameters({parameter}, {*dataflow});
-  }
-  return "scalesim_" + dataflow->second;
+  return model == given.end() ? kDefaultModel : model->second;
 }
 
 // Where both are given and the model has another dataflow, neither is wrong by itself: say so.
 void refuse_contradiction(const ModelInfo& model, const ParameterMap& given) {
   const auto dataflow = given.find("dataflow");
-  if (dataflow == given.end() || given.count("model") == 0) return;
+  if (dataflow == given.end()) return;
   for (const Parameter& parameter : model.parameters) {
     if (parameter.name != "dataflow" || parameter.choices.size() != 1) continue;
     if (parameter.choices[0] == dataflow->second) return;
     throw ParameterError("dataflow = \"" + dataflow->second + "\" contradicts model = \"" +
                          model.name + "\", whose dataflow is \"" + parameter.choices[0] +
-                         "\": give one of the two");
+                         "\": leave it out or choose another model");
   }
 }
 
 std::vector<Parameter> table_of(const ModelInfo& model) {
   std::vector<Parameter> table;
   for (const Parameter& parameter : device_parameters()) {
-    if (parameter.name != "dataflow") table.push_back(parameter);
+    table.push_back(parameter);
     if (parameter.name == "model") table.back().default_value = model.name;
   }
   table.insert(table.end(), model.parameters.begin(), model.parameters.end());
@@ -54,21 +50,16 @@ std::vector<Parameter> device_parameters() {
   std::vector<std::string> names;
   for (const ModelInfo& info : models()) names.push_back(info.name);
   return {
-      {"model", Unit::kChoice, std::string("scalesim_") + kDefaultDataflow,
-       "timing model; where absent, scalesim_<dataflow>", 0, 0, names},
+      {"model", Unit::kChoice, kDefaultModel, "timing model", 0, 0, names},
       {"clock", Unit::kHertz, "1GHz", "frequency of the device's cycles", 1000, 100000000000, {}},
-      {"dataflow",
-       Unit::kChoice,
-       kDefaultDataflow,
-       "output-, weight- or input-stationary",
-       0,
-       0,
-       {"os", "ws", "is"}},
   };
 }
 
 Hardware::Hardware(const ParameterMap& given)
-    : model_(find_model(model_name(given))), parameters_(check(model_, given)) {}
+    : model_(find_model(model_name(given))), parameters_(check(model_, given)) {
+  EventQueue unused;
+  create_model(unused, nullptr);  // throws where parameters are legal alone but not together
+}
 
 std::unique_ptr<TimingModel> Hardware::create_model(Scheduler& scheduler, Memory* memory) const {
   return model_.create(ModelContext{scheduler, memory, parameters_});

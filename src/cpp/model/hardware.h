@@ -12,8 +12,7 @@ namespace shmgemm::model {
 
 class Hardware {
  public:
-  // Throws ParameterError. Without "model" it is "scalesim_" + dataflow, and without that
-  // "scalesim_ws".
+  // Throws ParameterError. Without "model" it is "systolic".
   explicit Hardware(const ParameterMap& given);
 
   const ModelInfo& model() const { return model_; }

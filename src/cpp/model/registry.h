@@ -76,9 +76,7 @@ struct Registration {
 const std::vector<ModelInfo>& models();                // sorted by name
 const ModelInfo& find_model(const std::string& name);  // ParameterError lists the names there are
 
-// What every device has whatever its model: `model`, `clock`, and `dataflow`, which picks the model
-// where none is named. A model may declare one of these names itself, with its own choices or
-// range.
+// What every device has whatever its model: `model` and `clock`.
 std::vector<Parameter> device_parameters();
 
 // "940MHz" -> 940000000, "16MiB" -> 16777216, "450GB/s" -> 450000000000, "128" -> 128. Exact, or a

@@ -20,6 +20,7 @@ from . import _core
 
 DEFAULT_PRESET = "tpu_v3"
 _TEXT_KEYS = ("description", "source", "note")
+_LIST_KEYS = ("calibrated", "assumed")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Hardware:
     `parameters` holds every parameter of the device and its model in one canonical spelling;
     `digest` is a short hash of them, equal exactly for equal hardware. `source` cites where the
     numbers come from, `path` is the file they were read from, `overrides` what the caller changed.
+    `calibrated` names the parameters that were fitted to measurements, `assumed` those that no
+    specification gives; all others come from the source.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Hardware:
     clock_hz: int = 0
     path: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    calibrated: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -61,6 +66,8 @@ class _Description:
     source: str | None = None
     description: str = ""
     note: str = ""
+    calibrated: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -87,8 +94,8 @@ def load(
     Args:
         hardware: a preset's name, the path of a TOML file (anything with a folder in it or ending
             in `.toml`), a mapping of parameters, or None for the default preset.
-        overrides: parameters that replace those of `hardware`. An overriding `model` or `dataflow`
-            also drops what it contradicts.
+        overrides: parameters that replace those of `hardware`. An overriding `model` also drops
+            what it does not know.
 
     Raises:
         ValueError: an unknown preset or key, a wrong unit, a value outside the legal range.
@@ -111,6 +118,8 @@ def load(
         clock_hz=_core.parse_quantity("clock", parameters["clock"], "Hz"),
         path=base.path,
         overrides=changes,
+        calibrated=base.calibrated,
+        assumed=base.assumed,
     )
 
 
@@ -135,17 +144,14 @@ def _parse(text: str, name: str, path: str) -> _Description:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
-    known = [*_TEXT_KEYS, "hardware"]
+    known = [*_TEXT_KEYS, *_LIST_KEYS, "hardware"]
     for key, value in content.items():
         if key not in known:
             hint = _suggest(key, known)
             raise ValueError(
                 f"{path}: {key} = {value!r}: unknown key; parameters stand in [hardware]; {hint}"
             )
-        expected = dict if key == "hardware" else str
-        if not isinstance(value, expected):
-            kind = "a table" if expected is dict else "a string"
-            raise ValueError(f"{path}: {key} = {value!r}: expected {kind}")
+        _check_kind(path, key, value, content.get("hardware"))
     if "hardware" not in content:
         raise ValueError(f"{path}: no table [hardware]")
     values = {key: _as_text(key, value, path) for key, value in content["hardware"].items()}
@@ -156,7 +162,23 @@ def _parse(text: str, name: str, path: str) -> _Description:
         source=content.get("source"),
         description=content.get("description", ""),
         note=content.get("note", "").strip(),
+        calibrated=tuple(content.get("calibrated", ())),
+        assumed=tuple(content.get("assumed", ())),
     )
+
+
+def _check_kind(path: str, key: str, value: object, parameters: object) -> None:
+    if key in _LIST_KEYS:
+        names = parameters if isinstance(parameters, dict) else {}
+        if not isinstance(value, list) or any(name not in names for name in value):
+            raise ValueError(
+                f"{path}: {key} = {value!r}: expected a list of keys of [hardware]: {[*names]}"
+            )
+        return
+    expected = dict if key == "hardware" else str
+    if not isinstance(value, expected):
+        kind = "a table" if expected is dict else "a string"
+        raise ValueError(f"{path}: {key} = {value!r}: expected {kind}")
 
 
 def _as_text(key: object, value: object, place: str) -> str:
@@ -168,22 +190,17 @@ def _as_text(key: object, value: object, place: str) -> str:
 
 
 def _merge(base: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
-    """`changes` over `base`, without the keys of `base` that a new model or dataflow rules out."""
+    """`changes` over `base`, without the keys of `base` that a new model rules out."""
     merged = {**base, **changes}
-    if "model" not in changes:
-        if not _accepts(merged.get("model"), "dataflow", merged.get("dataflow")):
-            merged.pop("model", None)
-    else:
+    if "model" in changes:
         for key in base.keys() - changes.keys() - {"model", "clock"}:
             if not _accepts(merged["model"], key, merged[key]):
                 del merged[key]
     return merged
 
 
-def _accepts(model: str | None, key: str, value: str | None) -> bool:
+def _accepts(model: str, key: str, value: str) -> bool:
     """Whether the model declares the parameter and, where it is a choice, has that one."""
-    if model is None or value is None:
-        return True
     for info in _core.models():
         if info.name == model:
             return any(p.name == key and value in (p.choices or [value]) for p in info.parameters)
