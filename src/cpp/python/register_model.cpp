@@ -3,13 +3,18 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "model/event_queue.h"
 #include "model/hardware.h"
+#include "model/pe_array.h"
 #include "model/registry.h"
+#include "python/gil.h"
 
 namespace py = pybind11;
 
@@ -81,6 +86,31 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   return report;
 }
 
+model::Dataflow dataflow_of(const std::string& name) {
+  if (name == "ws") return model::Dataflow::kWeightStationary;
+  if (name == "is") return model::Dataflow::kInputStationary;
+  if (name == "os") return model::Dataflow::kOutputStationary;
+  throw py::value_error("dataflow = \"" + name + "\": expected ws, is or os");
+}
+
+// Cycles of array tiles (m, n, k) back to back on the register-level array; values do not matter.
+model::Cycle step_array(const std::string& dataflow, std::uint64_t rows, std::uint64_t columns,
+                        const std::vector<std::array<std::uint64_t, 3>>& shapes) {
+  using Array = model::PeArray<model::Int8Arithmetic>;
+  std::vector<Array::Tile> tiles;
+  for (const auto& [m, n, k] : shapes) {
+    if (std::max({m, n, k}) > Array::kMaxStream) {
+      throw py::value_error("array tile " + std::to_string(m) + "x" + std::to_string(n) + "x" +
+                            std::to_string(k) + ": expected at most " +
+                            std::to_string(Array::kMaxStream) + " a side");
+    }
+    tiles.push_back({m, n, k, std::vector<std::int8_t>(m * k), std::vector<std::int8_t>(k * n)});
+  }
+  const Array array(dataflow_of(dataflow), {rows, columns});
+  const GilRelease unlocked;
+  return array.run(tiles).cycles;
+}
+
 // A quantity that is no model's parameter, such as the size of a region.
 std::uint64_t parse_quantity(const std::string& name, const std::string& text,
                              const std::string& unit, std::uint64_t minimum,
@@ -126,6 +156,8 @@ void register_model(py::module_& m) {
   m.def("simulate_gemm", &simulate_gemm, py::arg("parameters"), py::arg("m"), py::arg("n"),
         py::arg("k"), py::arg("batch") = 1, py::kw_only(), py::arg("input_bytes") = 4,
         py::arg("output_bytes") = 4);
+  m.def("step_array", &step_array, py::arg("dataflow"), py::arg("rows"), py::arg("cols"),
+        py::arg("tiles"));
   m.def("parse_quantity", &parse_quantity, py::arg("name"), py::arg("text"), py::arg("unit"),
         py::arg("minimum") = 0, py::arg("maximum") = UINT64_MAX);
 }

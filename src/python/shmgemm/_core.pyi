@@ -1,6 +1,6 @@
 """The compiled core: sessions, blocks, the models' tables. Torch-free, private to the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ABI_VERSION: tuple[int, int]
@@ -27,6 +27,15 @@ def check_hardware(parameters: dict[str, str]) -> dict[str, str]:
     """Validate a flat hardware description; returns it with every default filled in.
 
     Raises ValueError naming key, value and legal range.
+    """
+
+def step_array(
+    dataflow: str, rows: int, cols: int, tiles: Sequence[tuple[int, int, int]]
+) -> int:
+    """Cycles of array tiles (m, n, k) back to back on the register-level array.
+
+    From the first element that enters to the last result. ValueError for a tile that does not fit
+    the array, sides above 64, streams above 256.
     """
 
 def simulate_gemm(

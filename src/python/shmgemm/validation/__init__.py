@@ -13,6 +13,8 @@ from typing import Any, Protocol, cast
 
 PARTS = {
     "scalesim": "closed forms against SCALE-Sim 3.0.0 itself, in an environment of its own",
+    "tpu_v3": "the preset against measured GEMMs, beside five published simulators",
+    "arrays": "systolic and ws_double_buffered against the register-level array",
 }
 
 
