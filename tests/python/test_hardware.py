@@ -17,6 +17,7 @@ PEAK_MACS_PER_SECOND = {
     "tpu_v2": 128 * 128 * 700e6,  # 46 TFLOPS a chip of two cores
     "tpu_v3": 128 * 128 * 940e6,  # 123 TFLOPS a chip of two cores of two arrays
     "gemmini": 16 * 16 * 1e9,
+    "gpu_128": 128 * 8 * 64 * 1e9,  # 8 tensor cores of 64 in each of a V100's cores
 }
 
 
@@ -33,7 +34,7 @@ def test_every_preset_is_legal_and_cited(name: str) -> None:
     assert device.description
     assert device.note
     assert device.clock_hz > 0
-    assert device.model == "scalesim_" + device.parameters["dataflow"]
+    assert device.model in ("simt", "scalesim_" + device.parameters.get("dataflow", ""))
     assert _core.check_hardware(device.parameters) == device.parameters
 
 
@@ -54,6 +55,14 @@ def test_teaching_preset_takes_the_cycles_its_note_says() -> None:
     stated = re.search(r"takes (\d+) cycles", device.note)
     assert stated is not None
     assert _core.simulate_gemm(device.parameters, 4, 4, 4)["cycles"] == int(stated[1])
+
+
+def test_gpu_128_is_clock_cores_and_bandwidth_alone() -> None:
+    three = {"clock": "1GHz", "cores": 128, "memory_bw": "900GB/s"}
+    assert hardware.load({"model": "simt", **three}).digest == hardware.load("gpu_128").digest
+    assert hardware.load("tpu_v3", {"model": "simt", **three}).digest == (
+        hardware.load("gpu_128").digest
+    )
 
 
 def test_a_file_by_path(tmp_path: Path) -> None:
