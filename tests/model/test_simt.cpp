@@ -322,6 +322,11 @@ TEST(Simt, TheLargestShapesAreExactOrRefused) {
   device.dispatch = 0;
   const std::uint64_t waves = (most + 65535) / 65536;
   EXPECT_EQ(time_of(device, shape_of(1, 1, 1, most)).total(), waves * (1 + 8 + 1));
+  Device slow = device;  // a wave of all its cores would not fit 63 bits; the one there is does
+  slow.clock = 100000000000;
+  slow.bw = 1000000;
+  const std::uint64_t steps = most / 32, load = 2 * 32 * 4 * 100000, last = 2 * 31 * 4 * 100000;
+  EXPECT_EQ(time_of(slow, shape_of(1, 1, most)).total(), steps * load + last + 16 + 4 * 100000);
   device.cores = 1;
   for (const GemmShape& shape : {shape_of(most, most, most), shape_of(1, most, most, most)}) {
     try {

@@ -56,7 +56,7 @@ class Simt final : public SingleEvent {
 
   GemmTiming timing_of(const GemmShape& shape) const override {
     const Grid grid = grid_of(shape);
-    const Wave full = wave_of(shape, grid, cores_);
+    const Wave full = wave_of(shape, grid, std::min(cores_, grid.blocks));
     const Wave last = wave_of(shape, grid, grid.last_wave);
     const auto sum = [&](Cycle Wave::* part) {
       return checked_add(checked_multiply(grid.waves - 1, full.*part), last.*part);
