@@ -23,6 +23,7 @@ const std::map<std::string, Results (*)(const Options&)> kSubjects = {
     {"commands", shmgemm::measure::commands},
     {"product", shmgemm::measure::product},
     {"kernel", shmgemm::measure::kernel},
+    {"timing", shmgemm::measure::timing},
 };
 
 std::uint32_t number(const std::string& name, const std::string& value) {
@@ -70,7 +71,7 @@ int main(int argc, char** argv) {
     Options options;
     for (int i = 2; i < argc; ++i) read_option(options, argv[i]);
     const std::string subject = argv[1];
-    if ((subject == "product" || subject == "kernel") &&
+    if ((subject == "product" || subject == "kernel" || subject == "timing") &&
         (options.m == 0 || options.n == 0 || options.k == 0)) {
       throw std::invalid_argument(subject + " needs m, n and k");
     }

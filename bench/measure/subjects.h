@@ -26,5 +26,6 @@ Results noop_parked(const Options& options);   // the engine asleep in the kerne
 Results commands(const Options& options);      // millions a second at a depth
 Results product(const Options& options);       // a float32 GEMM beside bare OpenBLAS calls
 Results kernel(const Options& options);  // the engine's kernel alone, in this process; no floor
+Results timing(const Options& options);  // a GEMM's timing, by the model alone, in this process
 
 }  // namespace shmgemm::measure

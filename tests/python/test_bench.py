@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmgemm.bench import baseline, harness
+from shmgemm import _core, hardware
+from shmgemm.bench import baseline, harness, timing
 from shmgemm.cli import main
 
 NUMBER_OR_NULL = {"type": ["number", "null"]}
@@ -32,7 +34,7 @@ ROW = {
 SHAPE = {"type": "object", "additionalProperties": False}
 ROWS = {"type": "array", "items": {**SHAPE, "required": list(ROW), "properties": ROW}}
 SCHEMA = {**SHAPE, "required": ["rows"], "properties": {"rows": ROWS}}
-BENCHES = ("latency", "gemm", "model")
+BENCHES = ("latency", "gemm", "model", "timing")
 
 
 def spec(*goals: str) -> harness.Spec:
@@ -169,7 +171,7 @@ def test_check_fails_on_a_miss_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if bench != "latency":
+    if bench in ("gemm", "model"):
         pytest.importorskip("torch")
     asked: list[bool] = []
 
@@ -184,6 +186,48 @@ def test_check_fails_on_a_miss_alone(
     if "--json" in options:
         jsonschema.validate(json.loads(output.out), SCHEMA)
     assert ("missed: a row" in output.err) == (value > 1)
+
+
+def test_a_row_for_several_is_named_after_each() -> None:
+    several = replace(spec("p50 <= 1"), name="{shape} on {preset}")
+    row = several.named(shape="1x2x3", preset="tpu_v1").row(0.5)
+    assert (row.name, row.met) == ("1x2x3 on tpu_v1", True)
+
+
+@pytest.fixture(scope="module")
+def timed() -> list[harness.Row]:
+    """A quick run of `shmgemm bench timing`."""
+    return timing.run(quick=True)
+
+
+def test_timing_has_a_row_for_each_preset_and_closed_form(timed: list[harness.Row]) -> None:
+    jsonschema.validate(json.loads(harness.to_json(timed)), SCHEMA)
+    names = [row.name for row in timed]
+    assert len(set(names)) == len(names)
+    assert not any("{" in name for name in names)
+    for preset in hardware.presets():
+        (rate,) = (row for row in timed if "per second" in row.name and row.name.endswith(preset))
+        assert (rate.unit, rate.goal) == ("M/s", f"p50 >= {100 if preset == 'tpu_v3' else 10}")
+        assert {f"timing of {shape}, {preset}" for shape in ("1x768x768", "512x768x768")} < {*names}
+    for model in timing.CLOSED_FORMS:
+        (row,) = (row for row in timed if row.name.endswith(f"closed form {model}"))
+        assert row.goal == "p50 <= 1"
+    for shape in ("1024^3", "16384^3", "50x384x384", "50x1536x384", "50x384x1536", "5x384x384"):
+        assert f"timing of {shape}, tpu_v3" in names
+    assert all(row.p50 > 0 for row in timed)
+
+
+def test_timing_knows_the_closed_forms() -> None:
+    models = {model.name for model in _core.models()}
+    assert {*timing.CLOSED_FORMS} <= models
+    assert {name for name in models if name.startswith("scalesim_")} < {*timing.CLOSED_FORMS}
+
+
+def test_a_timing_that_cannot_be_is_reported() -> None:
+    with pytest.raises(RuntimeError, match="2\\^63"):
+        harness.measure("timing", "tpu_v3", m=10**9, n=10**9, k=10**9, rounds=1, samples=1)
+    with pytest.raises(RuntimeError, match="needs m, n and k"):
+        harness.measure("timing", "tpu_v3", m=1, n=1, rounds=1, samples=1)
 
 
 @pytest.fixture(scope="module")

@@ -89,9 +89,12 @@ def test_every_preset_is_listed_with_its_array_and_clock() -> None:
         device = hardware.load(name)
         row = next(line for line in section.splitlines() if line.startswith(f"| `{name}`"))
         values = device.parameters
-        assert f"{values['rows']}x{values['cols']}, {values['dataflow']}" in row.replace(
-            "\N{MULTIPLICATION SIGN}", "x"
+        machine = (
+            f"{values['cores']} cores, {device.model}"
+            if device.model == "simt"
+            else f"{values['rows']}x{values['cols']}, {values['dataflow']}"
         )
+        assert machine in row.replace("\N{MULTIPLICATION SIGN}", "x")
         assert values["clock"] == row.split("|")[3].replace(" ", "")
     assert len(re.findall(r"^\| `\w+`", section, re.M)) == len(hardware.presets())
 

@@ -18,6 +18,7 @@ PEAK_MACS_PER_SECOND = {
     "tpu_v3": 2 * 128 * 128 * 940e6,  # 123 TFLOPS a chip of two cores
     "tpu_v4": 4 * 128 * 128 * 1050e6,  # 275 TFLOPS a chip of two cores
     "gemmini": 16 * 16 * 1e9,
+    "gpu_128": 128 * 8 * 64 * 1e9,  # 8 tensor cores of 64 in each of a V100's cores
 }
 
 
@@ -56,6 +57,14 @@ def test_teaching_preset_takes_the_cycles_its_note_says() -> None:
     stated = re.search(r"takes (\d+) cycles", device.note)
     assert stated is not None
     assert _core.simulate_gemm(device.parameters, 4, 4, 4)["cycles"] == int(stated[1])
+
+
+def test_gpu_128_is_clock_cores_and_bandwidth_alone() -> None:
+    three = {"clock": "1GHz", "cores": 128, "memory_bw": "900GB/s"}
+    assert hardware.load({"model": "simt", **three}).digest == hardware.load("gpu_128").digest
+    assert hardware.load("tpu_v3", {"model": "simt", **three}).digest == (
+        hardware.load("gpu_128").digest
+    )
 
 
 def test_a_file_by_path(tmp_path: Path) -> None:

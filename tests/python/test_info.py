@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shmgemm import _core, hardware, settings
-from shmgemm.cli import info
+from shmgemm.cli import _compare, info
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +145,91 @@ def test_what_does_not_exist(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: list[str]
 ) -> None:
     assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for part in parts:
+        assert part in captured.err
+
+
+def test_compare_shows_a_column_for_each_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "compare", "tpu_v1", "tpu_v3", "gpu_128").splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = {line[:20].strip(): line[20:].split() for line in lines if line}
+    assert lines[0].split() == ["tpu_v1", "tpu_v3", "gpu_128"]
+    assert rows["model"] == ["scalesim_ws", "scalesim_ws", "simt"]
+    assert rows["clock, MHz"] == ["700", "940", "1000"]
+    assert rows["peak, TFLOPS"] == ["91.75", "30.8", "131.1"]
+    assert rows["memory, GB/s"] == ["-", "-", "900"]
+    assert rows["balance, FLOP/byte"] == ["-", "-", "145.6"]  # 131072 / 900
+    # Folds of the closed form: 4 x 4 of 1790 cycles, 8 x 8 of 1406; the wave by hand in test_simt.
+    wave = 1000 + 2331 + 31 * 2331 + 1024 + 4661
+    assert rows["1024x1024x1024"] == [f"{x:,}" for x in (16 * 1790 - 1, 64 * 1406 - 1, wave)]
+    assert {"256x256x256", "1x1024x1024", "512x1536x384"} <= rows.keys()
+
+
+def test_compare_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = ("128x256x384", "1x1x1")
+    content = report(capsys, "compare", "tpu_v3", "gpu_128", "--gemm", *shapes)
+    assert [row["name"] for row in content["presets"]] == ["tpu_v3", "gpu_128"]
+    for row in content["presets"]:
+        device = hardware.load(row["name"])
+        assert (row["digest"], row["clock_hz"]) == (device.digest, device.clock_hz)
+        assert [gemm["shape"] for gemm in row["gemms"]] == [[128, 256, 384], [1, 1, 1]]
+        for gemm in row["gemms"]:
+            m, n, k = gemm["shape"]
+            assert gemm["seconds"] == gemm["cycles"] / device.clock_hz
+            flops = 2 * m * n * k / gemm["seconds"]
+            assert gemm["utilization"] == pytest.approx(flops / row["peak_flops"])
+    gpu = content["presets"][1]
+    assert gpu["memory_bytes_per_s"] == 900_000_000_000
+    assert gpu["balance_flop_per_byte"] == pytest.approx(131072 / 900)
+    assert content["presets"][0]["memory_bytes_per_s"] is None
+
+
+def test_compare_takes_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "one_pe.toml"
+    path.write_text("[hardware]\nrows = 1\ncols = 1\n", encoding="utf-8")
+    content = report(capsys, "compare", str(path), "--gemm", "1x1x1")
+    assert content["presets"][0]["name"] == "one_pe"
+    # SCALE-Sim's one multiplication on one PE ends in cycle 1 (2 + 1 + 1 - 2 - 1).
+    assert content["presets"][0]["gemms"] == [
+        {"shape": [1, 1, 1], "cycles": 1, "seconds": 1e-9, "utilization": 1.0}
+    ]
+
+
+def test_compare_fits_any_number_of_presets(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / f"{'long' * 30}.toml"
+    path.write_text("[hardware]\nrows = 4\n", encoding="utf-8")
+    text = output(capsys, "compare", *hardware.presets(), str(path), *hardware.presets())
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.count(f" {name}") >= 2 for name in hardware.presets())
+
+
+def test_on_chip_bytes_are_all_buffers_of_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers = [SimpleNamespace(name=name, unit="bytes") for name in ("one", "other")]
+    model = SimpleNamespace(name="m", parameters=[*buffers, SimpleNamespace(name="cores", unit="")])
+    monkeypatch.setattr(_core, "models", lambda: [model])
+    parameters = {"model": "m", "one": "1KiB", "other": "512B", "cores": "4"}
+    assert _compare._on_chip_bytes(hardware.Hardware("h", parameters, None, "")) == 4 * 1536
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("tpu_v9",), ["tpu_v9", "tpu_v3"]),
+        (("absent.toml",), ["absent.toml"]),
+        (("tpu_v3", "--gemm", "4x4"), ["4x4", "MxNxK"]),
+        (("tpu_v3", "--gemm", "4x-4x4"), ["4x-4x4", "MxNxK"]),
+        (("tpu_v3", "--gemm", "0x4x4"), ["m = 0", "from 1"]),
+        (("gpu_128", "--gemm", "x".join(["4294967295"] * 3)), ["M=4294967295", "2^63"]),
+    ],
+)
+def test_compare_refuses(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: list[str]
+) -> None:
+    assert run("compare", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     for part in parts:

@@ -1,7 +1,6 @@
 #include "model/closed_form.h"
 
 #include <string>
-#include <utility>
 
 #include "model/checked.h"
 
@@ -22,40 +21,18 @@ void count_memory_traffic(const GemmShape& shape, GemmTiming& timing) {
 }  // namespace
 
 ClosedForm::ClosedForm(const ModelContext& context)
-    : scheduler_(context.scheduler),
+    : SingleEvent(context.scheduler),
       rows_(context.parameters.count("rows")),
       columns_(context.parameters.count("cols")) {}
 
-void ClosedForm::start(const GemmShape& shape, Done done) {
-  if (done_) throw std::logic_error("a GEMM is running on this device");
-  timing_ = checked_time_of(shape);
-  const Cycle end = checked_add(scheduler_.now(), timing_.total());
-  done_ = std::move(done);
-  scheduler_.at(end, [this] { finish(); });
+GemmTiming ClosedForm::timing_of(const GemmShape& shape) const {
+  GemmTiming timing = time_of(shape);
+  count_memory_traffic(shape, timing);
+  return timing;
 }
 
-void ClosedForm::finish() {
-  const GemmTiming timing = timing_;
-  const Done done = std::exchange(done_, nullptr);
-  done(timing);
-}
-
-GemmTiming ClosedForm::checked_time_of(const GemmShape& shape) const {
-  const std::string given = "GEMM M=" + std::to_string(shape.m) + " N=" + std::to_string(shape.n) +
-                            " K=" + std::to_string(shape.k) +
-                            " batch=" + std::to_string(shape.batch);
-  if (shape.m == 0 || shape.n == 0 || shape.k == 0 || shape.batch == 0) {
-    throw std::invalid_argument(given + ": every dimension must be at least 1");
-  }
-  try {
-    GemmTiming timing = time_of(shape);
-    count_memory_traffic(shape, timing);
-    return timing;
-  } catch (const std::overflow_error&) {
-    throw std::overflow_error(given + " on a " + std::to_string(rows_) + "x" +
-                              std::to_string(columns_) +
-                              " array: its cycles, MACs or bytes exceed 2^63 - 1");
-  }
+std::string ClosedForm::machine() const {
+  return "a " + std::to_string(rows_) + "x" + std::to_string(columns_) + " array";
 }
 
 std::vector<Parameter> array_parameters() {

@@ -1,15 +1,15 @@
 // What models have in common whose cycles are a formula of the shape, on one array of rows x cols
-// PEs with unlimited memory bandwidth: one event at the end, checks of the shape, memory traffic.
+// PEs with unlimited memory bandwidth: their parameters and their memory traffic.
 #pragma once
 
 #include "model/registry.h"
+#include "model/single_event.h"
 
 namespace shmgemm::model {
 
-class ClosedForm : public TimingModel {
+class ClosedForm : public SingleEvent {
  public:
   explicit ClosedForm(const ModelContext& context);  // reads "rows" and "cols"
-  void start(const GemmShape& shape, Done done) final;
   std::uint64_t peak_macs_per_cycle() const final { return rows_ * columns_; }
 
  protected:
@@ -21,14 +21,11 @@ class ClosedForm : public TimingModel {
   std::uint64_t columns() const { return columns_; }
 
  private:
-  GemmTiming checked_time_of(const GemmShape& shape) const;
-  void finish();
+  GemmTiming timing_of(const GemmShape& shape) const final;
+  std::string machine() const final;
 
-  Scheduler& scheduler_;
   const std::uint64_t rows_;
   const std::uint64_t columns_;
-  GemmTiming timing_;
-  Done done_;
 };
 
 std::vector<Parameter> array_parameters();  // "rows", "cols"

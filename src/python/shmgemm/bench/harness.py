@@ -16,7 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ class Spec:
     unit: str
     floor_name: str | None
     goals: tuple[Goal, ...]
+
+    def named(self, **values: str) -> Spec:
+        """This one of the rows that the file has once for several, as "{preset}" in its name."""
+        return replace(self, name=self.name.format(**values))
 
     def row(self, p50: float, p99: float | None = None, floor: float | None = None) -> Row:
         ratio = p50 / floor if floor else None
@@ -208,15 +212,17 @@ def interleaved(
     return {name: Timing.of_rounds(pairs) for name, pairs in times.items()}
 
 
-def measure(subject: str, **options: Any) -> dict[str, Timing | None]:
-    """Run `shmgemm-measure`, the C++ side, on the default hardware: "ours" and "floor"."""
+def measure(
+    subject: str, device: str | Mapping[str, Any] | None = None, **options: Any
+) -> dict[str, Timing | None]:
+    """Run `shmgemm-measure`, the C++ side, on some hardware or the default: "ours" and "floor"."""
     from .. import hardware, settings
     from ..session import default_engine_path
 
     engine = settings.resolve("engine_path", None) or default_engine_path()
     program = Path(default_engine_path()).with_name("shmgemm-measure")
     words = [str(program), subject, f"engine={engine}"]
-    words += [f"hw.{name}={value}" for name, value in hardware.load(None).parameters.items()]
+    words += [f"hw.{name}={value}" for name, value in hardware.load(device).parameters.items()]
     words += [f"{name}={value}" for name, value in options.items()]
     answer = json.loads(run(words))
     return {key: Timing.of_rounds(rounds) if rounds else None for key, rounds in answer.items()}

@@ -12,7 +12,8 @@ from ..bench import harness
 _BENCHES = {
     "latency": "commands and small products; idle, cold start, loss",
     "gemm": "products beside bare OpenBLAS and beside sockets; what gets copied",
-    "model": "a real model beside plain torch; simulated cycles a second",
+    "model": "a real model beside plain torch",
+    "timing": "what the timing models cost; simulated cycles a second",
 }
 
 

@@ -10,14 +10,14 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from .. import _core, _dtypes, abi, hardware, settings
 from .._version import __version__
+from . import _compare, _layout
 
-WIDTH = 80
 _EXAMPLE = (1024, 1024, 1024)
 
 
@@ -28,31 +28,50 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="presets, models, parameters, limits and settings",
         description="What there is to choose from, and what is chosen now.",
     )
-    parser.add_argument("kind", nargs="?", choices=("preset", "model"), help="show one of these")
-    parser.add_argument("name", nargs="?", help="its name; for a preset also a TOML file")
     parser.add_argument("--json", action="store_true", help="the same facts as JSON")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, kind=None)
+    kinds = parser.add_subparsers(dest="kind", metavar="preset | model | compare")
+    for kind in ("preset", "model"):
+        one = kinds.add_parser(kind, help=f"show one {kind}")
+        one.add_argument("name", nargs="?", help="its name; for a preset also a TOML file")
+    side_by_side = kinds.add_parser("compare", help="presets side by side, and GEMMs on each")
+    side_by_side.add_argument(
+        "names", nargs="+", metavar="PRESET", help="a preset's name or a TOML file"
+    )
+    side_by_side.add_argument(
+        "--gemm",
+        nargs="+",
+        metavar="MxNxK",
+        default=_compare.DEFAULT_GEMMS,
+        help=f"default: {' '.join(_compare.DEFAULT_GEMMS)}",
+    )
+    for one in kinds.choices.values():
+        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for; 2 for a name that does not exist, 1 where a setting is bad."""
     try:
-        if args.kind is None:
-            report = overview()
-        elif args.name is None:
-            names = hardware.presets() if args.kind == "preset" else _model_names()
-            raise ValueError(f"{args.kind}: which one? There are: {', '.join(names)}")
-        else:
-            report = preset(args.name) if args.kind == "preset" else model(args.name)
-    except (ValueError, OSError) as error:
+        report = _report(args)
+    except (ValueError, OSError, OverflowError) as error:
         print(f"shmgemm info: {error}", file=sys.stderr)
         return 2
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        show = {None: _show_overview, "preset": _show_preset, "model": _show_model}[args.kind]
-        print("\n".join(show(report)))
+        print("\n".join(_SHOW[args.kind](report)))
     return 1 if any(row["error"] for row in report.get("settings", ())) else 0
+
+
+def _report(args: argparse.Namespace) -> dict[str, Any]:
+    if args.kind is None:
+        return overview()
+    if args.kind == "compare":
+        return _compare.compare(args.names, args.gemm)
+    if args.name is None:
+        names = hardware.presets() if args.kind == "preset" else _model_names()
+        raise ValueError(f"{args.kind}: which one? There are: {', '.join(names)}")
+    return preset(args.name) if args.kind == "preset" else model(args.name)
 
 
 def overview() -> dict[str, Any]:
@@ -166,34 +185,38 @@ def _settings_file() -> str | None:
 def _show_overview(report: dict[str, Any]) -> Iterable[str]:
     major, minor = report["abi"]
     yield f"shmgemm {report['version']}, ABI {major}.{minor}"
-    yield from _section(
+    yield from _layout.section(
         f"Presets (default {hardware.DEFAULT_PRESET}; more: shmgemm info preset NAME)"
     )
     rows = [(row["name"], row["digest"], row["description"]) for row in report["presets"]]
-    yield from _table(("name", "digest", "what"), rows)
-    yield from _section("Models (more: shmgemm info model NAME)")
-    yield from _table(("name", "what"), [(row["name"], row["summary"]) for row in report["models"]])
-    yield from _section("Parameters of every device")
+    yield from _layout.table(("name", "digest", "what"), rows)
+    yield from _layout.section("Models (more: shmgemm info model NAME)")
+    yield from _layout.table(
+        ("name", "what"), [(row["name"], row["summary"]) for row in report["models"]]
+    )
+    yield from _layout.section("Parameters of every device")
     yield from _parameter_table(report["device_parameters"])
-    yield from _section("Element types")
+    yield from _layout.section("Element types")
     dtypes = [(row["input"], ", ".join(row["outputs"])) for row in report["dtypes"]]
-    yield from _table(("A and B", "C"), dtypes)
-    yield from _section("Limits")
-    yield from _table(("name", "value"), [(k, _plain(v)) for k, v in report["limits"].items()])
-    yield from _section(f"Settings (file: {report['settings_file'] or 'none'})")
+    yield from _layout.table(("A and B", "C"), dtypes)
+    yield from _layout.section("Limits")
+    yield from _layout.table(
+        ("name", "value"), [(k, _plain(v)) for k, v in report["limits"].items()]
+    )
+    yield from _layout.section(f"Settings (file: {report['settings_file'] or 'none'})")
     current = [
         (row["name"], "INVALID" if row["error"] else _plain(row["value"]), row["origin"],
          row["error"] or f"{row['meaning']} ({row['legal']})")
         for row in report["settings"]
     ]  # fmt: skip
-    yield from _table(("name", "value", "from", "meaning"), current)
+    yield from _layout.table(("name", "value", "from", "meaning"), current)
 
 
 def _show_preset(report: dict[str, Any]) -> Iterable[str]:
-    yield from textwrap.wrap(f"{report['name']}: {report['description']}", WIDTH)
-    yield from _section("Parameters")
-    yield from _table(("name", "value"), list(report["parameters"].items()))
-    yield from _section("What follows")
+    yield from textwrap.wrap(f"{report['name']}: {report['description']}", _layout.WIDTH)
+    yield from _layout.section("Parameters")
+    yield from _layout.table(("name", "value"), list(report["parameters"].items()))
+    yield from _layout.section("What follows")
     m, n, k = report["example"]["shape"]
     cycles = report["example"]["cycles"]
     facts = [
@@ -202,18 +225,20 @@ def _show_preset(report: dict[str, Any]) -> Iterable[str]:
         ("example", f"GEMM {m}x{n}x{k}: {cycles} cycles, {cycles / report['clock_hz']:.4g} s"),
         ("digest", report["digest"]),
     ]
-    yield from _table(("fact", "value"), facts)
+    yield from _layout.table(("fact", "value"), facts)
     for title, text in (("Source", report["source"]), ("Note", report["note"])):
         if text:
-            yield from _section(title)
-            yield from textwrap.wrap(text, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    yield from _section("File")
+            yield from _layout.section(title)
+            yield from textwrap.wrap(
+                text, _layout.WIDTH - 2, initial_indent="  ", subsequent_indent="  "
+            )
+    yield from _layout.section("File")
     yield f"  {report['path']}"
 
 
 def _show_model(report: dict[str, Any]) -> Iterable[str]:
-    yield from textwrap.wrap(f"{report['name']}: {report['summary']}", WIDTH)
-    yield from _section("Parameters (besides those of every device)")
+    yield from textwrap.wrap(f"{report['name']}: {report['summary']}", _layout.WIDTH)
+    yield from _layout.section("Parameters (besides those of every device)")
     yield from _parameter_table(report["parameters"])
 
 
@@ -222,11 +247,7 @@ def _parameter_table(parameters: list[dict[str, Any]]) -> Iterable[str]:
         (row["name"], row["unit"] or "-", row["default"], row["legal"], row["meaning"])
         for row in parameters
     ]
-    return _table(("name", "unit", "default", "legal", "meaning"), rows)
-
-
-def _section(title: str) -> Iterable[str]:
-    return ("", *textwrap.wrap(title, WIDTH))
+    return _layout.table(("name", "unit", "default", "legal", "meaning"), rows)
 
 
 def _plain(value: object) -> str:
@@ -237,16 +258,9 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Columns as wide as they must be, no wider than 24; what does not fit is wrapped."""
-    last = len(headers) - 1
-    widths = [min(24, max(len(row[i]) for row in (headers, *rows))) for i in range(last)]
-    widths.append(WIDTH - 2 - sum(widths) - 2 * last)
-    for row in (headers, *rows):
-        cells = [
-            textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)
-        ]
-        for line in range(max(map(len, cells))):
-            parts = [cell[line] if line < len(cell) else "" for cell in cells]
-            padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
-            yield ("  " + "  ".join(padded)).rstrip()
+_SHOW: dict[str | None, Callable[[dict[str, Any]], Iterable[str]]] = {
+    None: _show_overview,
+    "preset": _show_preset,
+    "model": _show_model,
+    "compare": _compare.show,
+}

@@ -1,0 +1,210 @@
+// A GPU-like device: the product is cut into thread blocks, which are dealt to the cores in waves;
+// each block walks along K, its next loads behind the work of its core's matrix unit, and the
+// blocks of a wave share the memory's bandwidth evenly. The formula is in docs/timing-models.md.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/checked.h"
+#include "model/registry.h"
+#include "model/single_event.h"
+
+namespace shmgemm::model {
+namespace {
+
+__extension__ typedef unsigned __int128 Wide;
+
+constexpr std::uint64_t kFragment = 16;  // a matrix instruction works on 16 x 16 x 16
+
+// A product narrower than a tile gets a kernel with a narrower tile, in whole fragments.
+std::uint64_t narrowed(std::uint64_t tile, std::uint64_t extent) {
+  return extent >= tile ? tile : std::min(tile, divide_up(extent, kFragment) * kFragment);
+}
+
+// How one GEMM is cut. `rows`, `columns` and `depth` are what a matrix unit works on, the `loaded_`
+// ones what is there of the matrices.
+struct Grid {
+  std::uint64_t rows, columns, depth;
+  std::uint64_t loaded_rows, loaded_columns, last_depth;
+  std::uint64_t blocks_m, blocks_n;
+  std::uint64_t steps;  // of a block
+  std::uint64_t blocks, waves, last_wave;
+};
+
+struct Wave {
+  Cycle busy = 0, exposed = 0, stall = 0;
+};
+
+class Simt final : public SingleEvent {
+ public:
+  explicit Simt(const ModelContext& context)
+      : SingleEvent(context.scheduler),
+        clock_hz_(context.parameters.count("clock")),
+        cores_(context.parameters.count("cores")),
+        memory_bw_(context.parameters.count("memory_bw")),
+        macs_(context.parameters.count("macs_per_core")),
+        tile_m_(context.parameters.count("tile_m")),
+        tile_n_(context.parameters.count("tile_n")),
+        tile_k_(context.parameters.count("tile_k")),
+        dispatch_(context.parameters.count("dispatch")) {}
+
+  std::uint64_t peak_macs_per_cycle() const override { return cores_ * macs_; }
+
+ private:
+  std::string machine() const override { return std::to_string(cores_) + " cores"; }
+
+  GemmTiming timing_of(const GemmShape& shape) const override {
+    const Grid grid = grid_of(shape);
+    const Wave full = wave_of(shape, grid, std::min(cores_, grid.blocks));
+    const Wave last = wave_of(shape, grid, grid.last_wave);
+    const auto sum = [&](Cycle Wave::* part) {
+      return checked_add(checked_multiply(grid.waves - 1, full.*part), last.*part);
+    };
+    GemmTiming timing;
+    timing.busy = sum(&Wave::busy);
+    timing.fill_drain = sum(&Wave::exposed);
+    timing.memory_stall = sum(&Wave::stall);
+    timing.dispatch = dispatch_;
+    const Cycle working =
+        checked_add(checked_add(timing.busy, timing.fill_drain), timing.memory_stall);
+    checked_add(working, dispatch_);
+    timing.macs = checked_multiply(shape.m, shape.n, shape.k, shape.batch);
+    timing.folds = grid.waves;
+    count_utilization(shape, grid, working, timing);
+    count_traffic(shape, grid, timing);
+    return timing;
+  }
+
+  Grid grid_of(const GemmShape& shape) const {
+    Grid grid{};
+    grid.rows = narrowed(tile_m_, shape.m);
+    grid.columns = narrowed(tile_n_, shape.n);
+    grid.depth = narrowed(tile_k_, shape.k);
+    grid.loaded_rows = std::min(grid.rows, shape.m);
+    grid.loaded_columns = std::min(grid.columns, shape.n);
+    grid.blocks_m = divide_up(shape.m, grid.rows);
+    grid.blocks_n = divide_up(shape.n, grid.columns);
+    grid.steps = divide_up(shape.k, grid.depth);
+    grid.last_depth = shape.k - (grid.steps - 1) * grid.depth;
+    grid.blocks = checked_multiply(grid.blocks_m, grid.blocks_n, shape.batch);
+    grid.waves = divide_up(grid.blocks, cores_);
+    grid.last_wave = grid.blocks - (grid.waves - 1) * cores_;
+    return grid;
+  }
+
+  // `blocks` equal blocks in step with each other, each on a core of its own.
+  Wave wave_of(const GemmShape& shape, const Grid& grid, std::uint64_t blocks) const {
+    const Wide lines = Wide{grid.loaded_rows + grid.loaded_columns} * shape.input_bytes * blocks;
+    const Cycle work = divide_up(grid.rows * grid.columns * grid.depth, macs_);
+    const Cycle load = transfer(lines * grid.depth);
+    const Cycle last_load = transfer(lines * grid.last_depth);
+    const Wide output = Wide{grid.loaded_rows * grid.loaded_columns} * shape.output_bytes;
+    const Wide epilogue =
+        output * (shape.accumulate ? 2 : 1) + (shape.bias ? grid.loaded_columns * kBiasBytes : 0);
+    Wave wave;
+    wave.busy = checked_multiply(grid.steps, work);
+    wave.exposed = checked_add(grid.steps == 1 ? last_load : load, transfer(epilogue * blocks));
+    if (grid.steps > 1) {
+      wave.stall = checked_add(checked_multiply(grid.steps - 2, excess(load, work)),
+                               excess(last_load, work));
+    }
+    return wave;
+  }
+
+  static Cycle excess(Cycle load, Cycle work) { return load > work ? load - work : 0; }
+
+  // Cycles in which the memory moves this many bytes, rounded up.
+  Cycle transfer(Wide bytes) const {
+    const Wide cycles = (bytes * clock_hz_ + memory_bw_ - 1) / memory_bw_;
+    return checked(cycles > UINT64_MAX, static_cast<Cycle>(cycles));
+  }
+
+  // A fold is a wave. Its PEs are all cores' matrix units; those of cores without a block, and
+  // those that work on padding, are not used.
+  void count_utilization(const GemmShape& shape, const Grid& grid, Cycle working,
+                         GemmTiming& timing) const {
+    const double slots = static_cast<double>(grid.waves) * static_cast<double>(cores_);
+    const double tile = static_cast<double>(grid.rows) * static_cast<double>(grid.columns);
+    timing.mapping_efficiency = static_cast<double>(shape.m) * static_cast<double>(shape.n) *
+                                static_cast<double>(shape.batch) / (slots * tile);
+    timing.compute_utilization =
+        static_cast<double>(timing.macs) /
+        (static_cast<double>(peak_macs_per_cycle()) * static_cast<double>(working));
+  }
+
+  // Blocks share nothing but bandwidth. What a block loads it reads once from its core's shared
+  // memory; its sums are in registers.
+  void count_traffic(const GemmShape& shape, const Grid& grid, GemmTiming& timing) const {
+    auto& reads = timing.read_bytes[kMemory];
+    reads[kA] = checked_multiply(shape.m, shape.k, grid.blocks_n, shape.input_bytes, shape.batch);
+    reads[kB] = checked_multiply(shape.k, shape.n, grid.blocks_m, shape.input_bytes, shape.batch);
+    timing.read_bytes[kScratchpad] = reads;
+    const std::uint64_t c_bytes =
+        checked_multiply(shape.m, shape.n, shape.output_bytes, shape.batch);
+    timing.write_bytes[kMemory][kC] = c_bytes;
+    if (shape.accumulate) reads[kC] = c_bytes;
+    if (shape.bias)
+      reads[kBias] = checked_multiply(shape.n, kBiasBytes, grid.blocks_m, shape.batch);
+  }
+
+  const std::uint64_t clock_hz_;
+  const std::uint64_t cores_;
+  const std::uint64_t memory_bw_;
+  const std::uint64_t macs_;
+  const std::uint64_t tile_m_;
+  const std::uint64_t tile_n_;
+  const std::uint64_t tile_k_;
+  const Cycle dispatch_;
+};
+
+std::vector<Parameter> simt_parameters() {
+  const std::uint64_t kMaxTile = 4096, kMega = 1000000;
+  return {
+      {"cores", Unit::kCount, "128", "cores, each with a matrix unit and one block", 1, 65536, {}},
+      {"memory_bw",
+       Unit::kBytesPerSecond,
+       "900GB/s",
+       "bandwidth of the memory, for all cores",
+       kMega,
+       1000 * kMega * kMega,
+       {}},
+      {"macs_per_core",
+       Unit::kCount,
+       "512",
+       "MACs a cycle of a matrix unit (V100: 8 x 64)",
+       1,
+       kMega,
+       {}},
+      {"tile_m", Unit::kCount, "128", "rows of C of a thread block", 1, kMaxTile, {}},
+      {"tile_n", Unit::kCount, "128", "columns of C of a thread block", 1, kMaxTile, {}},
+      {"tile_k",
+       Unit::kCount,
+       "32",
+       "terms of K that a block works off in a step",
+       1,
+       kMaxTile,
+       {}},
+      {"dispatch",
+       Unit::kCycles,
+       "1000",
+       "cycles from an op's start to its first wave",
+       0,
+       1000 * kMega,
+       {}},
+  };
+}
+
+ModelInfo describe() {
+  ModelInfo info;
+  info.name = "simt";
+  info.summary = "GPU-like: waves of thread blocks over cores that share the memory's bandwidth";
+  info.parameters = simt_parameters();
+  info.create = [](const ModelContext& context) { return std::make_unique<Simt>(context); };
+  return info;
+}
+
+const Registration registration{describe()};
+
+}  // namespace
+}  // namespace shmgemm::model
