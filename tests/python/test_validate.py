@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import zipfile
@@ -12,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from shmgemm import cli
+from shmgemm import _core, cli, hardware
 from shmgemm.errors import ShmgemmError
 from shmgemm.scalesim import config, reports
-from shmgemm.validation import PARTS, _environment, part, scalesim
+from shmgemm.validation import PARTS, Options, _environment, arrays, part, scalesim, tpu_v3
 
 ALL_COLUMNS = {name for columns in reports.COLUMNS.values() for name in columns[1:]}
 
@@ -79,13 +80,13 @@ def test_a_difference_is_counted_shown_and_fails(
 ) -> None:
     pretended(name, "\n0, ", "\n0, 9")  # the first column of the first layer
     column = reports.COLUMNS[name][1]
-    assert cli.main(["validate", "--cases", "20", "--json"]) == 1
+    assert cli.main(["validate", "scalesim", "--cases", "20", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)["scalesim"]
     assert (result["cases"], result["equal"]) == (20, 19)
     assert {key for key, value in result["columns"].items() if value["equal"] < 20} == {column}
     assert result["columns"][column]["max_error_percent"] > 0
     assert [bad["column"] for bad in result["mismatches"]] == [column]
-    assert cli.main(["validate", "--cases", "20"]) == 1
+    assert cli.main(["validate", "scalesim", "--cases", "20"]) == 1
     output = capsys.readouterr().out
     assert "19 of 20 layers equal" in output
     assert f"differs: {column}: " in output
@@ -106,7 +107,7 @@ def test_a_missing_layer_is_an_error(
             path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
     monkeypatch.setattr(scalesim, "_run_theirs", drop_a_layer)
-    assert cli.main(["validate", "--cases", "20"]) == 1
+    assert cli.main(["validate", "scalesim", "--cases", "20"]) == 1
     assert "SCALE-Sim reported 1, shmgemm 2" in capsys.readouterr().err
 
 
@@ -128,6 +129,69 @@ def test_every_part_is_complete() -> None:
         assert callable(module.run)
         assert callable(module.passed)
         assert callable(module.table)
+
+
+def test_the_preset_is_close_to_the_measured_gemms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", "tpu_v3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["tpu_v3"]
+    assert [row["measured"] for row in result["rows"]] == [3101, 9490, 47099, 317435]
+    assert result["calibrated"] == ["dispatch"]
+    assert result["mae"] <= 5
+    assert result["mae_leave_one_out"] <= 5
+    errors = {name: round(error, 1) for name, error in result["simulators"].items()}
+    published = {"SCALE-Sim v3": 30.7, "MAESTRO": 46.2, "Timeloop": 47.0}
+    assert errors.items() >= published.items()
+    named = {*result["calibrated"], *result["assumed"], *result["specified"], "model"}
+    assert named == hardware.load("tpu_v3").parameters.keys()
+
+
+def test_leave_one_out_does_not_see_the_row_left_out() -> None:
+    rows = tpu_v3.MEASURED
+    for row in rows:
+        others = [other for other in rows if other is not row]
+        fitted = tpu_v3.calibrate(others)
+        for nearby in (fitted - 25, fitted + 25):  # no better on what it was fitted to
+            assert mean_error(others, fitted) <= mean_error(others, max(0, nearby))
+
+
+def mean_error(rows: Sequence[tpu_v3.Measured], dispatch: int) -> float:
+    total = 0.0
+    for row in rows:
+        parameters = hardware.load("tpu_v3", {"dispatch": dispatch}).parameters
+        size = row.size
+        cycles = _core.simulate_gemm(parameters, size, size, size)["cycles"]
+        total += abs(cycles - row.cycles) / row.cycles
+    return total / len(rows)
+
+
+def test_a_preset_far_from_the_measurements_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpu_v3, "PRESET", "tpu_v2")
+    assert not tpu_v3.passed(tpu_v3.run(Options()))
+
+
+def test_systolic_takes_the_cycles_of_the_register_level_array(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["validate", "arrays", "--cases", "150", "--seed", "5", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["arrays"]
+    found = result["systolic"]
+    assert (found["cases"], found["equal"], found["max_error"]) == (150, 150, 0)
+    assert result["ws_double_buffered"]["cases"] > 20
+
+
+def test_a_model_that_differs_from_the_array_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate = _core.simulate_gemm
+
+    def one_cycle_more(parameters: dict[str, str], *shape: int) -> dict[str, Any]:
+        report = simulate(parameters, *shape)
+        return {**report, "cycles": report["cycles"] + (shape == case[3:])}
+
+    case = arrays._draw(random.Random(1))
+    monkeypatch.setattr(_core, "simulate_gemm", one_cycle_more)
+    result = arrays.run(Options(cases=20, seed=1))
+    assert result["systolic"]["equal"] == 19
+    assert not arrays.passed(result)
+    assert any(line.startswith("differs: ") for line in arrays.table(result))
 
 
 def write_wheel(path: Path) -> None:

@@ -12,6 +12,8 @@
 
 #include "model/event_queue.h"
 #include "model/hardware.h"
+#include "model/machine.h"
+#include "model/mapping.h"
 #include "model/pe_array.h"
 #include "model/registry.h"
 #include "python/gil.h"
@@ -86,6 +88,33 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   return report;
 }
 
+// How the model `systolic` cuts a GEMM (model/mapping.h).
+py::dict map_gemm(const model::ParameterMap& parameters, std::uint64_t m, std::uint64_t n,
+                  std::uint64_t k, std::uint64_t batch, std::uint32_t input_bytes) {
+  const model::Hardware hardware(parameters);
+  if (hardware.model().name != "systolic") {
+    throw py::value_error("model = \"" + hardware.model().name +
+                          "\": a mapping has only \"systolic\"");
+  }
+  if (m == 0 || n == 0 || k == 0 || batch == 0) {
+    throw py::value_error("a dimension of 0: every one must be at least 1");
+  }
+  model::GemmShape shape;
+  shape.m = m;
+  shape.n = n;
+  shape.k = k;
+  shape.batch = batch;
+  shape.input_bytes = input_bytes;
+  const model::Mapping mapping(model::Machine(hardware.parameters()), shape);
+  py::dict report;
+  report["tile"] = py::make_tuple(mapping.tile.m, mapping.tile.n, mapping.tile.k);
+  report["parts"] = py::make_tuple(mapping.parts.m, mapping.parts.n);
+  report["blocks"] = mapping.blocks;
+  report["steps"] = mapping.blocks * mapping.k_steps;
+  report["inner"] = mapping.m_inner ? "m" : "n";
+  return report;
+}
+
 model::Dataflow dataflow_of(const std::string& name) {
   if (name == "ws") return model::Dataflow::kWeightStationary;
   if (name == "is") return model::Dataflow::kInputStationary;
@@ -156,6 +185,8 @@ void register_model(py::module_& m) {
   m.def("simulate_gemm", &simulate_gemm, py::arg("parameters"), py::arg("m"), py::arg("n"),
         py::arg("k"), py::arg("batch") = 1, py::kw_only(), py::arg("input_bytes") = 4,
         py::arg("output_bytes") = 4);
+  m.def("map_gemm", &map_gemm, py::arg("parameters"), py::arg("m"), py::arg("n"), py::arg("k"),
+        py::arg("batch") = 1, py::kw_only(), py::arg("input_bytes") = 4);
   m.def("step_array", &step_array, py::arg("dataflow"), py::arg("rows"), py::arg("cols"),
         py::arg("tiles"));
   m.def("parse_quantity", &parse_quantity, py::arg("name"), py::arg("text"), py::arg("unit"),

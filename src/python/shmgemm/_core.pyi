@@ -29,9 +29,17 @@ def check_hardware(parameters: dict[str, str]) -> dict[str, str]:
     Raises ValueError naming key, value and legal range.
     """
 
-def step_array(
-    dataflow: str, rows: int, cols: int, tiles: Sequence[tuple[int, int, int]]
-) -> int:
+def map_gemm(
+    parameters: dict[str, str], m: int, n: int, k: int, batch: int = 1, *, input_bytes: int = 4
+) -> dict[str, Any]:
+    """How the model `systolic` cuts a GEMM (docs/systolic.md).
+
+    Keys: tile (m, n, k of all but those at an edge), parts (of a tile over a core's arrays, by m
+    and n), blocks, steps, inner ("n" or "m": what changes from a block to the next). ValueError
+    for another model.
+    """
+
+def step_array(dataflow: str, rows: int, cols: int, tiles: Sequence[tuple[int, int, int]]) -> int:
     """Cycles of array tiles (m, n, k) back to back on the register-level array.
 
     From the first element that enters to the last result. ValueError for a tile that does not fit
