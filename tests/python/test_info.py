@@ -108,14 +108,27 @@ def test_a_bad_setting_is_shown_and_is_the_exit_code(
 
 def test_preset(capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "preset", "tpu_v3")
-    for part in ("940MHz", "16384 MAC/cycle", "Norrie", hardware.load("tpu_v3").digest):
+    for part in ("940MHz", "32768 MAC/cycle", "Norrie", hardware.load("tpu_v3").digest):
         assert part in text
+    flat = " ".join(text.split())
+    assert "dispatch 560 calibrated" in flat
+    assert "scratchpad_a 6MiB assumed" in flat
     content = report(capsys, "preset", "tpu_v3")
     assert content["parameters"] == hardware.load("tpu_v3").parameters
-    assert content["peak_macs_per_cycle"] == 128 * 128
-    assert content["peak_flops"] == 2 * 128 * 128 * 940_000_000
-    # ⌈1024/128⌉² folds of 2 x 128 + 128 + 1024 - 2 cycles, less 1.
-    assert content["example"] == {"shape": [1024, 1024, 1024], "cycles": 64 * 1406 - 1}
+    assert content["peak_macs_per_cycle"] == 2 * 128 * 128
+    assert content["peak_flops"] == 4 * 128 * 128 * 940_000_000
+    assert content["calibrated"] == ["dispatch"]
+    example = content["example"]
+    assert example["shape"] == [1024, 1024, 1024]
+    assert example["cycles"] == pytest.approx(47099, rel=0.05)  # measured
+    assert example["mapping"]["tile"] == [512, 512, 256]
+
+
+def test_a_preset_of_a_closed_form(capsys: pytest.CaptureFixture[str]) -> None:
+    content = report(capsys, "preset", "scalesim_32x32_os")
+    # ⌈1024/32⌉² folds of 32 + 32 + 1024 - 2 cycles, less 1.
+    assert content["example"]["cycles"] == 32 * 32 * 1086 - 1
+    assert content["example"]["mapping"] is None
 
 
 def test_preset_by_path(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -156,14 +169,14 @@ def test_compare_shows_a_column_for_each_preset(capsys: pytest.CaptureFixture[st
     assert max(map(len, lines)) <= 80
     rows = {line[:20].strip(): line[20:].split() for line in lines if line}
     assert lines[0].split() == ["tpu_v1", "tpu_v3", "gpu_128"]
-    assert rows["model"] == ["scalesim_ws", "scalesim_ws", "simt"]
+    assert rows["model"] == ["systolic", "systolic", "simt"]
     assert rows["clock, MHz"] == ["700", "940", "1000"]
-    assert rows["peak, TFLOPS"] == ["91.75", "30.8", "131.1"]
-    assert rows["memory, GB/s"] == ["-", "-", "900"]
-    assert rows["balance, FLOP/byte"] == ["-", "-", "145.6"]  # 131072 / 900
-    # Folds of the closed form: 4 x 4 of 1790 cycles, 8 x 8 of 1406; the wave by hand in test_simt.
+    assert rows["peak, TFLOPS"] == ["91.75", "61.6", "131.1"]
+    assert rows["memory, GB/s"] == ["34", "450", "900"]
+    assert rows["balance, FLOP/byte"] == ["2699", "136.9", "145.6"]  # 131072 / 900
+    # The wave by hand in test_simt.
     wave = 1000 + 2331 + 31 * 2331 + 1024 + 4661
-    assert rows["1024x1024x1024"] == [f"{x:,}" for x in (16 * 1790 - 1, 64 * 1406 - 1, wave)]
+    assert rows["1024x1024x1024"][2] == f"{wave:,}"
     assert {"256x256x256", "1x1024x1024", "512x1536x384"} <= rows.keys()
 
 
@@ -183,7 +196,13 @@ def test_compare_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     gpu = content["presets"][1]
     assert gpu["memory_bytes_per_s"] == 900_000_000_000
     assert gpu["balance_flop_per_byte"] == pytest.approx(131072 / 900)
+    assert content["presets"][0]["memory_bytes_per_s"] == 450_000_000_000
+
+
+def test_compare_with_a_model_without_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    content = report(capsys, "compare", "tiny_4x4_ws")
     assert content["presets"][0]["memory_bytes_per_s"] is None
+    assert content["presets"][0]["balance_flop_per_byte"] is None
 
 
 def test_compare_takes_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -191,9 +210,9 @@ def test_compare_takes_files(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     path.write_text("[hardware]\nrows = 1\ncols = 1\n", encoding="utf-8")
     content = report(capsys, "compare", str(path), "--gemm", "1x1x1")
     assert content["presets"][0]["name"] == "one_pe"
-    # SCALE-Sim's one multiplication on one PE ends in cycle 1 (2 + 1 + 1 - 2 - 1).
+    # 450 bytes a cycle: A and B are there in cycle 1, B enters the PE, A in cycle 2, C leaves in 3.
     assert content["presets"][0]["gemms"] == [
-        {"shape": [1, 1, 1], "cycles": 1, "seconds": 1e-9, "utilization": 1.0}
+        {"shape": [1, 1, 1], "cycles": 4, "seconds": 4e-9, "utilization": 0.25}
     ]
 
 

@@ -98,8 +98,18 @@ def preset(name: str) -> dict[str, Any]:
         **asdict(device),
         "peak_macs_per_cycle": timing["peak_macs_per_cycle"],
         "peak_flops": 2 * timing["peak_macs_per_cycle"] * device.clock_hz,
-        "example": {"shape": list(_EXAMPLE), "cycles": timing["cycles"]},
+        "example": {
+            "shape": list(_EXAMPLE),
+            "cycles": timing["cycles"],
+            "mapping": _mapping(device) if device.model == "systolic" else None,
+        },
     }
+
+
+def _mapping(device: hardware.Hardware) -> dict[str, Any]:
+    """How the mapper cuts the example."""
+    found = _core.map_gemm(device.parameters, *_EXAMPLE)
+    return {**found, "tile": list(found["tile"]), "parts": list(found["parts"])}
 
 
 def model(name: str) -> dict[str, Any]:
@@ -215,16 +225,22 @@ def _show_overview(report: dict[str, Any]) -> Iterable[str]:
 def _show_preset(report: dict[str, Any]) -> Iterable[str]:
     yield from textwrap.wrap(f"{report['name']}: {report['description']}", _layout.WIDTH)
     yield from _layout.section("Parameters")
-    yield from _layout.table(("name", "value"), list(report["parameters"].items()))
+    origins = dict.fromkeys(report["calibrated"], "calibrated")
+    origins |= dict.fromkeys(report["assumed"], "assumed")
+    parameters = [(key, value, origins.get(key, "")) for key, value in report["parameters"].items()]
+    yield from _layout.table(("name", "value", "not from the source"), parameters)
     yield from _layout.section("What follows")
     m, n, k = report["example"]["shape"]
-    cycles = report["example"]["cycles"]
+    cycles, mapping = report["example"]["cycles"], report["example"]["mapping"]
     facts = [
         ("peak", f"{report['peak_macs_per_cycle']} MAC/cycle"),
         ("peak", f"{report['peak_flops'] / 1e12:.4g} TFLOPS (2 per MAC)"),
         ("example", f"GEMM {m}x{n}x{k}: {cycles} cycles, {cycles / report['clock_hz']:.4g} s"),
         ("digest", report["digest"]),
     ]
+    if mapping is not None:
+        tile = "x".join(map(str, mapping["tile"]))
+        facts.insert(3, ("mapping", f"tiles {tile}, {mapping['steps']} steps"))
     yield from _layout.table(("fact", "value"), facts)
     for title, text in (("Source", report["source"]), ("Note", report["note"])):
         if text:
