@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 import shmgemm  # noqa: E402
 from shmgemm import _fallback  # noqa: E402
+from shmgemm import session as session_module  # noqa: E402
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -164,5 +166,120 @@ def test_argument_errors_never_fall_back(device: Any) -> None:
         with pytest.raises(shmgemm.Unsupported):
             shmgemm.gemm(torch.ones(2, 3), torch.ones(2, 3))
         with pytest.raises(shmgemm.Unsupported):
-            shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2), sim_device=7)
+            shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2), sim_device=255)
     assert _fallback.counters() == before
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(devices: int) -> None:
+    matrix = torch.ones(2, 2)
+    there = {1: "0: the session has one device", 3: "0 to 2: the session has 3 devices"}[devices]
+    with shmgemm.open(region=4 << 20, devices=devices) as session:
+        for call in (
+            lambda: shmgemm.gemm(matrix, matrix, sim_device=devices),
+            lambda: shmgemm.linear(matrix, matrix, sim_device=devices),
+            lambda: shmgemm.gemm(matrix.numpy(), matrix.numpy(), sim_device=devices),
+            lambda: session.info(devices),
+        ):
+            with pytest.raises(shmgemm.Unsupported) as caught:
+                call()
+            assert str(caught.value).endswith(f": got sim_device {devices}; expected {there}")
+    with pytest.raises(shmgemm.Unsupported, match="255; expected a device number from 0 to 254"):
+        shmgemm.DeviceLinear(2, 2, sim_device=255)
+
+
+# --- a session that another thread closes ---------------------------------------------------------
+
+
+class Worker:
+    """A thread that multiplies without end, until it is told to stop or an op fails."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.ops = 0
+        self.stop = False
+        self.error: Exception | None = None
+        self.progress = threading.Condition()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        self.await_ops(3)
+
+    def run(self) -> None:
+        try:
+            while not self.stop:
+                shmgemm.gemm(self.matrix, self.matrix)
+                with self.progress:
+                    self.ops += 1
+                    self.progress.notify_all()
+        except Exception as error:
+            self.error = error
+
+    def await_ops(self, more: int) -> None:
+        with self.progress:
+            wanted = self.ops + more
+            assert self.progress.wait_for(lambda: self.ops >= wanted, timeout=60)
+
+    def join(self) -> Exception | None:
+        self.thread.join(60)
+        return self.error
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("size", [4, 700])
+def test_a_session_closed_under_threads_is_told_to_them(strict: bool, size: int) -> None:
+    matrix = torch.ones(size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with shmgemm.open(region=64 << 20, strict=strict):
+            workers = [Worker(matrix), Worker(matrix), Worker(matrix.numpy())]
+        errors = [worker.join() for worker in workers]
+        assert [type(error) for error in errors] == [shmgemm.SessionClosed] * 3, errors
+        assert session_module.current_or_none() is None, "a default session opened unseen"
+
+
+def test_the_thread_that_closes_a_session_may_go_on_without_one() -> None:
+    matrix = torch.ones(4, 4)
+    for close in (lambda s: s.close(), lambda s: s.core.close(), lambda s: s.__exit__(*[None] * 3)):
+        session = shmgemm.open(region=4 << 20)
+        shmgemm.gemm(matrix, matrix)
+        close(session)
+        shmgemm.gemm(matrix, matrix)
+        shmgemm.current().close()
+
+
+def test_a_thread_is_told_once() -> None:
+    matrix = torch.ones(4, 4)
+    outcomes: list[str] = []
+    turn, closed = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        shmgemm.gemm(matrix, matrix)
+        turn.set()
+        closed.wait(60)
+        for _ in range(3):
+            try:
+                shmgemm.gemm(matrix, matrix)
+                outcomes.append("computed")
+            except shmgemm.SessionClosed as error:
+                outcomes.append(str(error))
+
+    with shmgemm.open(region=4 << 20):
+        thread = threading.Thread(target=compute)
+        thread.start()
+        assert turn.wait(60)
+    closed.set()
+    thread.join(60)
+    shmgemm.current().close()
+    assert outcomes[1:] == ["computed"] * 2
+    assert outcomes[0].startswith("the session this thread used was closed by another thread")
+
+
+def test_threads_go_on_with_the_session_that_takes_over() -> None:
+    matrix = torch.ones(4, 4)
+    with shmgemm.open(region=4 << 20) as outer:
+        with shmgemm.open(region=4 << 20):
+            worker = Worker(matrix)
+        worker.await_ops(3)
+        worker.stop = True
+        assert worker.join() is None
+        assert outer.stats()["ops"] > 0

@@ -60,3 +60,5 @@ def test_an_empty_profile_is_drawn(tmp_path: Path) -> None:
     with shmgemm.profile() as empty:
         pass
     assert plots.roofline(empty, tmp_path / "roofline.svg").read_text().startswith("<?xml")
+    with pytest.raises(FileNotFoundError, match=r"^cannot write '.*roofline\.svg': no folder '"):
+        plots.roofline(empty, tmp_path / "absent" / "roofline.svg")

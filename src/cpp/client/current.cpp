@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "client/current.h"
 #include "client/interrupt.h"
 #include "client/session.h"
 
@@ -29,6 +30,7 @@ Current& current() {
                    [] {
                      new (&current().mutex) std::mutex;
                      new (&current().opening) std::mutex;
+                     client::note_session_use(false);  // the parent's session is not this child's
                    });
     return fresh;
   }();
@@ -37,6 +39,7 @@ Current& current() {
 
 std::atomic<bool (*)()> interrupt_check{nullptr};
 thread_local std::string thread_scope;
+thread_local bool thread_uses_session = false;
 
 }  // namespace
 
@@ -44,6 +47,7 @@ void set_current_session(std::shared_ptr<Session> session) {
   std::shared_ptr<Session> former;  // destroyed without the lock
   const std::lock_guard<std::mutex> lock(current().mutex);
   former = std::exchange(current().session, std::move(session));
+  client::note_session_use(false);
 }
 
 std::shared_ptr<Session> current_session_or_null() {
@@ -54,6 +58,11 @@ std::shared_ptr<Session> current_session_or_null() {
 
 std::shared_ptr<Session> current_session() {
   if (auto session = current_session_or_null()) return session;
+  if (std::exchange(thread_uses_session, false)) {
+    throw Closed(
+        "the session this thread used was closed by another thread; open one here (without, the"
+        " next op opens a default session)");
+  }
   const std::lock_guard<std::mutex> opening(current().opening);
   if (auto session = current_session_or_null()) return session;
   std::function<std::shared_ptr<Session>()> opener;
@@ -77,6 +86,8 @@ bool client::interrupted() {
   bool (*const check)() = interrupt_check.load();
   return check != nullptr && check();
 }
+
+void client::note_session_use(bool uses) { thread_uses_session = uses; }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _files
 from ._tables import shape_text
 from ._version import __version__
 
@@ -126,5 +127,6 @@ def write(path: str | Path, records: Sequence[Record], machines: Sequence[Machin
             *_host(records),
         ],
     }
-    path.write_text(json.dumps(document), encoding="utf-8")
+    with _files.named("cannot write", path):
+        path.write_text(json.dumps(document), encoding="utf-8")
     return path

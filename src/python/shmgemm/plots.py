@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from . import _core
+from . import _core, _files
 from ._tables import shape_text
 
 if TYPE_CHECKING:
@@ -101,6 +101,12 @@ def _flops_text(flops: float) -> str:
     return f"{flops:.3g} FLOP/s"
 
 
+def _save(figure: Figure, path: Path) -> Path:
+    with _files.named("cannot write", path):
+        figure.savefig(path)
+    return path
+
+
 def roofline(profile: Profile, path: str | Path) -> Path:
     """Write the picture, in the format of the path's ending; of several machines, the first."""
     path = Path(path)
@@ -118,8 +124,7 @@ def roofline(profile: Profile, path: str | Path) -> Path:
     found = points(records)
     if not found:
         axes.set_title("no products were simulated", loc="left")
-        figure.savefig(path)
-        return path
+        return _save(figure, path)
     machine = profile.machines[0]
     peak = 2.0 * max(r.peak_macs_per_cycle for r in records) * machine.clock_hz
     memory = bandwidth(machine)
@@ -145,5 +150,4 @@ def roofline(profile: Profile, path: str | Path) -> Path:
     rest = len(found) - MOST_SHAPES
     title = "MxNxK" + (f" (grey: {rest} more shapes)" if rest > 0 else "")
     axes.legend(title=title, loc="best", frameon=False, alignment="left")
-    figure.savefig(path)
-    return path
+    return _save(figure, path)

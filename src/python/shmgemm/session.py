@@ -25,13 +25,16 @@ class Session:
     """An open simulated device: `with shmgemm.open(...) as session: ...`.
 
     `core` is the compiled session, `hardware` the checked description, `strict` whether a device
-    error is raised where an op would otherwise fall back to the CPU.
+    error is raised where an op would otherwise fall back to the CPU, `devices` how many there are.
     """
 
-    def __init__(self, core: _core.Session, described: hardware.Hardware, strict: bool) -> None:
+    def __init__(
+        self, core: _core.Session, described: hardware.Hardware, strict: bool, devices: int
+    ) -> None:
         self.core = core
         self.hardware = described
         self.strict = strict
+        self.devices = devices
         self._former: Session | None = None
         self._pid = os.getpid()
         _sessions.add(self)
@@ -61,7 +64,10 @@ class Session:
         self.core.reset(device)
 
     def close(self) -> None:
-        """End the engine; tensors in the region stay valid. Closing twice is no error."""
+        """End the engine; tensors in the region stay valid. Closing twice is no error.
+
+        Other threads that computed on it get SessionClosed from their op, or from their next one.
+        """
         if _core.current_session_or_none() is self.core:
             _make_current(None)
         self.core.close()
@@ -75,9 +81,10 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # The former first: a thread that computes meanwhile must find one of them.
         if self._former is not None and not self._former.closed:
             _make_current(self._former)
+        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"engine pid {self.core.engine_pid}"
@@ -141,14 +148,15 @@ def open(
 
 
 def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Session:
-    given = {name: settings.resolve(name, value) for name, value in arguments.items()}
+    found = {name: settings.resolve_with_origin(name, arguments[name]) for name in arguments}
+    given = {name: resolved.value for name, resolved in found.items()}
     if given["engine"] != "embedded":
         raise Unsupported(
             f"engine={given['engine']!r} is not part of this version; engine='embedded' is"
         )
     if given["guest"]:
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
-    described = hardware.load(given["hardware"], parameters)
+    described = hardware.load(given["hardware"], parameters, place=found["hardware"].place)
     core = _core.Session(
         engine_path=given["engine_path"] or default_engine_path(),
         parameters=described.parameters,
@@ -158,7 +166,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         timeout_s=given["timeout"],
         debug=given["debug"],
     )
-    return Session(core, described, given["strict"])
+    return Session(core, described, given["strict"], given["devices"])
 
 
 def default_engine_path() -> str:
