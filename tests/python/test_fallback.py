@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -191,6 +193,15 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(devices: int) -
 # --- a session that another thread closes ---------------------------------------------------------
 
 
+@pytest.fixture
+def no_session() -> Iterator[None]:
+    """No session is current when the test begins, the module's again when it has ended."""
+    former = session_module.current_or_none()
+    session_module._make_current(None)
+    yield
+    session_module._make_current(former)
+
+
 class Worker:
     """A thread that multiplies without end, until it is told to stop or an op fails."""
 
@@ -224,6 +235,7 @@ class Worker:
         return self.error
 
 
+@pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("size", [4, 700])
 def test_a_session_closed_under_threads_is_told_to_them(strict: bool, size: int) -> None:
@@ -237,6 +249,7 @@ def test_a_session_closed_under_threads_is_told_to_them(strict: bool, size: int)
         assert session_module.current_or_none() is None, "a default session opened unseen"
 
 
+@pytest.mark.usefixtures("no_session")
 def test_the_thread_that_closes_a_session_may_go_on_without_one() -> None:
     matrix = torch.ones(4, 4)
     for close in (lambda s: s.close(), lambda s: s.core.close(), lambda s: s.__exit__(*[None] * 3)):
@@ -247,39 +260,54 @@ def test_the_thread_that_closes_a_session_may_go_on_without_one() -> None:
         shmgemm.current().close()
 
 
+class Steps:
+    """A thread that computes an op when it is told to."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+
+    def outcome(self) -> str:
+        matrix = torch.ones(4, 4)
+        try:
+            self.pool.submit(shmgemm.gemm, matrix, matrix).result(60)
+        except shmgemm.SessionClosed as error:
+            return str(error)
+        return "computed"
+
+
+@pytest.mark.usefixtures("no_session")
 def test_a_thread_is_told_once() -> None:
-    matrix = torch.ones(4, 4)
-    outcomes: list[str] = []
-    turn, closed = threading.Event(), threading.Event()
-
-    def compute() -> None:
-        shmgemm.gemm(matrix, matrix)
-        turn.set()
-        closed.wait(60)
-        for _ in range(3):
-            try:
-                shmgemm.gemm(matrix, matrix)
-                outcomes.append("computed")
-            except shmgemm.SessionClosed as error:
-                outcomes.append(str(error))
-
+    thread = Steps()
     with shmgemm.open(region=4 << 20):
-        thread = threading.Thread(target=compute)
-        thread.start()
-        assert turn.wait(60)
-    closed.set()
-    thread.join(60)
+        assert thread.outcome() == "computed"
+    told = "the session this thread used was closed by another thread"
+    assert thread.outcome().startswith(told)
+    assert session_module.current_or_none() is None
+    assert [thread.outcome(), thread.outcome()] == ["computed"] * 2
     shmgemm.current().close()
-    assert outcomes[1:] == ["computed"] * 2
-    assert outcomes[0].startswith("the session this thread used was closed by another thread")
+    assert thread.outcome().startswith(told)
+    assert Steps().outcome() == "computed", "a thread that used none opens a default session"
+    shmgemm.current().close()
 
 
-def test_threads_go_on_with_the_session_that_takes_over() -> None:
-    matrix = torch.ones(4, 4)
+def test_a_thread_goes_on_with_the_session_that_takes_over() -> None:
+    thread = Steps()
     with shmgemm.open(region=4 << 20) as outer:
         with shmgemm.open(region=4 << 20):
-            worker = Worker(matrix)
-        worker.await_ops(3)
-        worker.stop = True
-        assert worker.join() is None
-        assert outer.stats()["ops"] > 0
+            assert thread.outcome() == "computed"
+        assert thread.outcome() == "computed"
+        assert outer.stats()["ops"] == 1
+    with shmgemm.open(region=4 << 20) as other:
+        assert thread.outcome() == "computed"
+        assert other.stats()["ops"] == 1
+
+
+@pytest.mark.usefixtures("no_session")
+def test_another_session_that_was_not_current_does_not_count() -> None:
+    thread = Steps()
+    with shmgemm.open(region=4 << 20) as first:
+        with shmgemm.open(region=4 << 20) as second:
+            second._former = None
+        thread.pool.submit(first.info).result(60)
+        assert thread.outcome() == "computed", "first is open, though no longer current"
+        shmgemm.current().close()

@@ -30,7 +30,7 @@ Current& current() {
                    [] {
                      new (&current().mutex) std::mutex;
                      new (&current().opening) std::mutex;
-                     client::note_session_use(false);  // the parent's session is not this child's
+                     client::forget_use();  // the parent's session is not this child's
                    });
     return fresh;
   }();
@@ -39,7 +39,7 @@ Current& current() {
 
 std::atomic<bool (*)()> interrupt_check{nullptr};
 thread_local std::string thread_scope;
-thread_local bool thread_uses_session = false;
+thread_local client::ClosedFlag thread_session_closed;
 
 }  // namespace
 
@@ -47,7 +47,7 @@ void set_current_session(std::shared_ptr<Session> session) {
   std::shared_ptr<Session> former;  // destroyed without the lock
   const std::lock_guard<std::mutex> lock(current().mutex);
   former = std::exchange(current().session, std::move(session));
-  client::note_session_use(false);
+  client::forget_use();
 }
 
 std::shared_ptr<Session> current_session_or_null() {
@@ -58,7 +58,8 @@ std::shared_ptr<Session> current_session_or_null() {
 
 std::shared_ptr<Session> current_session() {
   if (auto session = current_session_or_null()) return session;
-  if (std::exchange(thread_uses_session, false)) {
+  if (thread_session_closed != nullptr && thread_session_closed->load()) {
+    client::forget_use();
     throw Closed(
         "the session this thread used was closed by another thread; open one here (without, the"
         " next op opens a default session)");
@@ -87,7 +88,10 @@ bool client::interrupted() {
   return check != nullptr && check();
 }
 
-void client::note_session_use(bool uses) { thread_uses_session = uses; }
+void client::note_use(const ClosedFlag& closed) {
+  if (thread_session_closed != closed) thread_session_closed = closed;
+}
+void client::forget_use() { thread_session_closed.reset(); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

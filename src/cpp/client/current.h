@@ -1,10 +1,16 @@
-// Whether this thread has run a command on a session since it last opened or closed one itself. Where
-// such a thread then finds no session, another thread has closed it: the op ends in Closed, once,
-// and no default session with other hardware opens unseen.
+// Which session the calling thread computes on. Where a thread finds no session any more because
+// another thread closed that one, its op ends in Closed, once; a default session, of other hardware
+// and strictness, must not open unseen.
 #pragma once
+
+#include <atomic>
+#include <memory>
 
 namespace shmgemm::client {
 
-void note_session_use(bool uses);  // of the calling thread
+using ClosedFlag = std::shared_ptr<const std::atomic<bool>>;
+
+void note_use(const ClosedFlag& closed);  // the session whose end sets the flag
+void forget_use();                        // the thread knows, or ended that session itself
 
 }  // namespace shmgemm::client

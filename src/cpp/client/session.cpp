@@ -29,7 +29,7 @@ Channel::Deadline deadline_after(double seconds) {
 }
 
 [[noreturn]] void throw_closed() {
-  client::note_session_use(false);  // this thread knows now
+  client::forget_use();  // this thread knows now
   throw Closed("the session was closed");
 }
 
@@ -56,26 +56,26 @@ class SessionImpl {
   const client::Heap& heap() const { return *heap_; }
   Channel& channel() { return channel_; }
   bool ours() const { return heap_->ours(); }
-  bool closed() const { return closed_.load() || !ours(); }
+  bool closed() const { return closed_->load() || !ours(); }
 
   // Before each op: the engine runs, or runs again.
   void ready() {
     if (!ours()) {
       throw Closed("this session belongs to the process that forked this one; open another here");
     }
-    if (closed_.load()) throw_closed();
+    if (closed_->load()) throw_closed();
     if (channel_.failed()) {
       const std::lock_guard<std::mutex> lock(lifecycle_);
-      if (closed_.load()) throw_closed();
+      if (closed_->load()) throw_closed();
       if (channel_.failed()) start_engine();
     }
-    client::note_session_use(true);
+    client::note_use(closed_);
   }
 
   void close() {
     if (!ours()) return;
     const std::lock_guard<std::mutex> lock(lifecycle_);
-    if (closed_.exchange(true)) return;
+    if (closed_->exchange(true)) return;
     monitor_.reset();
     engine_.reset();
     channel_.wait_until_unused(std::chrono::milliseconds(200));
@@ -105,7 +105,7 @@ class SessionImpl {
   mutable std::mutex lifecycle_;  // of the engine and its monitor
   std::unique_ptr<client::EngineProcess> engine_;
   std::unique_ptr<client::Monitor> monitor_;
-  std::atomic<bool> closed_{false};
+  const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   client::Ledger ledger_;
 };
 
@@ -218,7 +218,11 @@ Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
 
 Session::~Session() {
   // In a forked child the threads and locks behind it are not ours to end.
-  if (!impl_->ours()) (void)impl_.release();
+  if (!impl_->ours()) {
+    (void)impl_.release();
+  } else if (!impl_->closed()) {
+    close();
+  }
 }
 
 std::shared_ptr<Session> Session::open(const SessionOptions& options) {
@@ -285,7 +289,7 @@ void Session::set_profiling(bool on) { impl_->ledger().set_profiling(on); }
 std::vector<OpRecord> Session::take_records() { return impl_->ledger().take_records(); }
 void Session::close() {
   impl_->close();
-  client::note_session_use(false);
+  client::forget_use();
 }
 bool Session::closed() const { return impl_->closed(); }
 int Session::engine_pid() const { return impl_->engine_pid(); }
