@@ -36,6 +36,7 @@ Current& current() {
 }
 
 std::atomic<bool (*)()> interrupt_check{nullptr};
+std::atomic<bool> ending{false};
 thread_local std::string thread_scope;
 
 }  // namespace
@@ -77,6 +78,9 @@ bool client::interrupted() {
   bool (*const check)() = interrupt_check.load();
   return check != nullptr && check();
 }
+
+void set_program_ending() { ending.store(true); }
+bool program_ending() { return ending.load(std::memory_order_relaxed); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

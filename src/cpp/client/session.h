@@ -132,6 +132,11 @@ current_session();  // opens one with the opener; Closed where there is none
 std::shared_ptr<Session> current_session_or_null();
 void set_session_opener(std::function<std::shared_ptr<Session>()> opener);
 
+// The program is about to end: from now on a thread that is not its main one and asks for a device
+// stops for good (see python/gil.h).
+void set_program_ending();
+bool program_ending();
+
 // Called from a blocked call at least every 20 ms; true: give up with Interrupted.
 void set_interrupt_check(bool (*check)());
 

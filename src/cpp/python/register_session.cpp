@@ -3,8 +3,6 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
-#include <unistd.h>
-
 #include <cstring>
 #include <tuple>
 #include <utility>
@@ -25,8 +23,8 @@ using Unlocked = py::call_guard<GilRelease>;
 // Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C). Handlers
 // run in the main thread alone.
 bool python_wants_to_stop() {
-  if (getpid() != gettid() || Py_IsInitialized() == 0) return false;
-  const py::gil_scoped_acquire gil;
+  if (!in_main_thread() || Py_IsInitialized() == 0) return false;
+  const GilAcquire gil;
   return PyErr_CheckSignals() != 0;
 }
 
@@ -234,10 +232,11 @@ void register_session(py::module_& module) {
     // Never destroyed: it may be asked for while the interpreter ends.
     auto* held = new py::function(std::move(opener));
     set_session_opener([held] {
-      const py::gil_scoped_acquire gil;
+      const GilAcquire gil;
       return (*held)().cast<SessionPtr>();
     });
   });
+  module.def("set_program_ending", &set_program_ending);
   module.def("set_scope", &set_scope, "scope"_a);
   module.def("scope", &scope);
   set_interrupt_check(&python_wants_to_stop);

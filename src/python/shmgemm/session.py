@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -208,7 +210,13 @@ def _open_default() -> _core.Session:
     return _current.core
 
 
+_GRACE_S = 0.02  # in which other threads come to their next op
+
+
 def _close_all() -> None:
+    _core.set_program_ending()
+    if threading.active_count() > 1 and _sessions:
+        time.sleep(_GRACE_S)
     for session in list(_sessions):
         if session._pid == os.getpid():
             session.core.close()
