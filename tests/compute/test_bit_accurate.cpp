@@ -33,8 +33,9 @@ struct Format {
 };
 
 Format format_of(Dtype dtype) {
-  return dtype == Dtype::kFloat16 ? Format{5, 10} : dtype == Dtype::kBfloat16 ? Format{8, 7}
-                                                                              : Format{8, 23};
+  return dtype == Dtype::kFloat16    ? Format{5, 10}
+         : dtype == Dtype::kBfloat16 ? Format{8, 7}
+                                     : Format{8, 23};
 }
 
 // To nearest even, in float64, where every quotient here is exact.
@@ -43,8 +44,7 @@ std::uint32_t rounded_bits(Dtype dtype, float value) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
   const std::uint32_t infinity = ((1u << exponent_bits) - 1) << mantissa_bits;
   if (std::isnan(value)) return infinity | 1u << (mantissa_bits - 1);
-  const std::uint32_t sign =
-      std::signbit(value) ? 1u << (exponent_bits + mantissa_bits) : 0u;
+  const std::uint32_t sign = std::signbit(value) ? 1u << (exponent_bits + mantissa_bits) : 0u;
   const double magnitude = std::fabs(static_cast<double>(value));
   if (std::isinf(value)) return sign | infinity;
   if (magnitude == 0) return sign;
@@ -264,9 +264,9 @@ TEST_P(BitAccurate, SpecialValues) {
     const std::uint32_t infinity = ((1u << exponent_bits) - 1) << mantissa_bits;
     const std::uint32_t one = ((1u << (exponent_bits - 1)) - 1) << mantissa_bits;
     const std::uint32_t payload = static_cast<std::uint32_t>(random()) & 0x7f;
-    const std::uint32_t palette[] = {0,        0,   1,       2,       (1u << mantissa_bits) - 1,
-                                     one,      one, one + 1, one + 3, 1u << mantissa_bits,
-                                     infinity, one, one * 2, one / 2, infinity | payload,
+    const std::uint32_t palette[] = {0,           0,   1,       2,       (1u << mantissa_bits) - 1,
+                                     one,         one, one + 1, one + 3, 1u << mantissa_bits,
+                                     infinity,    one, one * 2, one / 2, infinity | payload,
                                      infinity - 1};
     for (std::uint64_t i = 0; i < count; ++i) {
       if (random() % 4 == 0) continue;
@@ -336,11 +336,11 @@ TEST(BitAccurateOrder, NothingIsFused) {
 TEST(BitAccurateOrder, ChunksAreSummedFromZeroAndAddedInOrder) {
   const float big = std::ldexp(1.0f, 24);
   Row row({big, 1, 1, 1, 1, -big}, {1, 1, 1, 1, 1, 1}, 67);
-  row.expect_all(6, bits_of(0));          // each 1 is rounded away
-  row.expect_all(1, bits_of(0));          // and so it is where each is a chunk
-  row.expect_all(2, bits_of(3));          // (big + 1) + (1 + 1) + (1 - big)
-  row.expect_all(3, bits_of(2));          // (big + 1 + 1) + (1 + 1 - big)
-  row.expect_all(4, bits_of(1));          // (big + 1 + 1 + 1) + (1 - big)
+  row.expect_all(6, bits_of(0));  // each 1 is rounded away
+  row.expect_all(1, bits_of(0));  // and so it is where each is a chunk
+  row.expect_all(2, bits_of(3));  // (big + 1) + (1 + 1) + (1 - big)
+  row.expect_all(3, bits_of(2));  // (big + 1 + 1) + (1 + 1 - big)
+  row.expect_all(4, bits_of(1));  // (big + 1 + 1 + 1) + (1 - big)
   row.expect_all(1ull << 40, bits_of(0));
 }
 

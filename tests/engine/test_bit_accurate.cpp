@@ -52,7 +52,7 @@ struct Numbers {
   using Sum = typename Arithmetic::Sum;
   std::uint64_t m, n, k;
   std::vector<Input> a, b;
-  compute::Dtype dtype;                        // in which the kernel gets them
+  compute::Dtype dtype;                         // in which the kernel gets them
   std::vector<compute::Bits16> half_a, half_b;  // where that has 16 bits
 };
 
@@ -163,8 +163,8 @@ float some_float(std::mt19937& random, std::uint32_t special_in) {
   std::uint32_t bits = static_cast<std::uint32_t>(random());
   bits = (bits & 0x807fffffu) | (117u + bits / 8388608u % 16u) << 23;
   if (special_in != 0 && random() % special_in == 0) {
-    const std::uint32_t specials[] = {0x80000000u, 0x7f800000u, 0xff800000u, 0x7f800001u, 1u,
-                                      0x807fffffu};
+    const std::uint32_t specials[] = {0x80000000u, 0x7f800000u, 0xff800000u,
+                                      0x7f800001u, 1u,          0x807fffffu};
     bits = specials[random() % std::size(specials)];
   }
   float value;
@@ -237,8 +237,7 @@ TEST(AccumulationLength, IsRowsWhereOperandsStayAndAllOfKWhereSumsStay) {
     shape.k = k;
     for (const Machine& machine : kMachines) {
       const bool sums_stay = machine.dataflow == Dataflow::kOutputStationary;
-      EXPECT_EQ(accumulation_length(machine, {12, 7}, shape), sums_stay ? k : 12)
-          << machine.model;
+      EXPECT_EQ(accumulation_length(machine, {12, 7}, shape), sums_stay ? k : 12) << machine.model;
     }
   }
 }

@@ -1,7 +1,7 @@
 // A block of C keeps two numbers for each element: the sum of the present chunk of K and the total
 // of the chunks before it. Blocks of A and B are widened into panels, a tile's rows or columns side
-// by side for each k, and a tile of C goes through the block's k in registers. Products and sums are
-// separate instructions (-ffp-contract=off, Flags.cmake); a test looks for fused ones by value.
+// by side for each k, and a tile of C goes through the block's k in registers. Products and sums
+// are separate instructions (-ffp-contract=off, Flags.cmake); a test looks for fused ones by value.
 #include "compute/bit_accurate.h"
 
 #include <algorithm>
@@ -128,7 +128,8 @@ struct Source {
   std::uint64_t count, k_count;
 };
 
-// Into panels of `width` side by side: panel[k * width + i]. The last panel is filled up with zeros.
+// Into panels of `width` side by side: panel[k * width + i]. The last panel is filled up with
+// zeros.
 void pack(const Source& source, std::uint64_t width, float* panels) {
   float* const line = scratch_of_this_thread().line;
   const std::uint64_t panel = width * source.k_count;
@@ -156,9 +157,9 @@ void pack(const Source& source, std::uint64_t width, float* panels) {
 Source source_of(Dtype type, const void* base, std::uint64_t leading, bool lines_along_k,
                  std::uint64_t start, std::uint64_t count, std::uint64_t k, std::uint64_t k_count) {
   const std::uint64_t element = lines_along_k ? start * leading + k : k * leading + start;
-  return {type,          static_cast<const char*>(base) + element * bytes_of(type),
-          leading,       lines_along_k,
-          count,         k_count};
+  return {type,    static_cast<const char*>(base) + element * bytes_of(type),
+          leading, lines_along_k,
+          count,   k_count};
 }
 
 const void* entry_of(const void* base, Dtype type, std::uint64_t stride, std::uint64_t entry) {
@@ -180,13 +181,14 @@ void sum_block(const Gemm& gemm, std::uint64_t entry, const Block& block, const 
     const std::uint64_t count = std::min<std::uint64_t>(kBlockK, gemm.k - k);
     pack(source_of(gemm.input, a, gemm.lda, !gemm.transpose_a, block.row, block.rows, k, count),
          kTileRows, scratch.a);
-    pack(source_of(gemm.input, b, gemm.ldb, gemm.transpose_b, block.column, block.columns, k, count),
-         kernel.columns, scratch.b);
+    pack(
+        source_of(gemm.input, b, gemm.ldb, gemm.transpose_b, block.column, block.columns, k, count),
+        kernel.columns, scratch.b);
     for (std::uint64_t j = 0; j < tile_columns; ++j) {
       for (std::uint64_t i = 0; i < tile_rows; ++i) {
         const std::uint64_t at = (j * tile_rows + i) * tile;
-        kernel.run({scratch.a + i * kTileRows * count, scratch.b + j * kernel.columns * count, count,
-                    gemm.accumulation_length, k % gemm.accumulation_length, scratch.sum + at,
+        kernel.run({scratch.a + i * kTileRows * count, scratch.b + j * kernel.columns * count,
+                    count, gemm.accumulation_length, k % gemm.accumulation_length, scratch.sum + at,
                     scratch.total + at});
       }
     }
@@ -201,8 +203,8 @@ void finish_row(const Gemm& gemm, const Block& block, std::uint64_t row, char* c
   const std::uint64_t tile_rows = divide_up(block.rows, kTileRows);
   for (std::uint64_t column = 0; column < block.columns; ++column) {
     const std::uint64_t tile = column / kernel.columns * tile_rows + row / kTileRows;
-    const std::uint64_t at = (tile * kTileRows + row % kTileRows) * kernel.columns +
-                             column % kernel.columns;
+    const std::uint64_t at =
+        (tile * kTileRows + row % kTileRows) * kernel.columns + column % kernel.columns;
     // A last chunk that was full left +0 here, and no total is -0.
     line[column] = scratch.total[at] + scratch.sum[at];
   }

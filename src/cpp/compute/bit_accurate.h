@@ -11,7 +11,7 @@ namespace shmgemm::compute {
 
 enum class VectorUnit { kBaseline, kAvx2, kAvx512 };  // kBaseline: what every such CPU has
 
-VectorUnit widest_vector_unit();               // of this CPU
+VectorUnit widest_vector_unit();                // of this CPU
 std::vector<VectorUnit> usable_vector_units();  // for tests: all of this CPU's
 
 // One batch entry's part of a product of float types, with gemm.accumulation_length at least 1.

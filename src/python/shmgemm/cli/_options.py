@@ -17,7 +17,9 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--hardware", metavar="PRESET|FILE", help="preset or TOML file")
     group.add_argument(
-        "--numerics", choices=("fast", "bit_accurate"), help="any order of additions, or the array's"
+        "--numerics",
+        choices=("fast", "bit_accurate"),
+        help="any order of additions, or the array's",
     )
     group.add_argument("--devices", type=int, metavar="N", help="how many simulated devices")
     group.add_argument(
