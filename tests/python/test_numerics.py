@@ -227,7 +227,7 @@ def test_results_say_how_they_were_summed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["exact", "", "BIT_ACCURATE", 1, ["fast"]])
 def test_a_value_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="argument numerics = .* expected fast or bit_accurate"):
+    with pytest.raises(ValueError, match=r"argument numerics = .* expected fast or bit_accurate"):
         shmgemm.open(numerics=value)
 
 
