@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/host_port.h"
@@ -14,14 +15,15 @@ namespace shmgemm::test {
 
 class Host {
  public:
-  explicit Host(std::uint32_t devices = 1, std::uint32_t queue_pairs = 1)
+  explicit Host(std::uint32_t devices = 1, std::uint32_t queue_pairs = 1,
+                const std::string& model_name = "scalesim_os")
       : region(region::Region::create(4 << 20, queue_pairs)) {
     region->begin_generation();
     engine::HostPortOptions options;
     options.devices = devices;
     options.compute = [this](const compute::Gemm& gemm) { products.push_back(gemm); };
     const model::Hardware hardware(
-        {{"model", "scalesim_os"}, {"clock", "1GHz"}, {"rows", "1"}, {"cols", "1"}});
+        {{"model", model_name}, {"clock", "1GHz"}, {"rows", "1"}, {"cols", "1"}});
     port = std::make_unique<engine::HostPort>(region, hardware, events, options);
     for (std::uint32_t i = 0; i < queue_pairs; ++i) {
       commands.emplace_back(region->queue_pair(i)->commands, SHMGEMM_RING_SLOTS);

@@ -59,6 +59,7 @@ def test_own_defaults() -> None:
         "engine": "embedded",
         "guest": False,
         "hardware": "tpu_v3",
+        "numerics": "fast",
         "devices": 1,
         "region": 256 << 20,
         "threads": 0,

@@ -131,6 +131,7 @@ shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   const auto report = profiling ? heap_->allocate(SHMGEMM_REPORT_BYTES) : nullptr;
   shmgemm_command command = product.command();
   command.flags |= SHMGEMM_FLAG_FLUSH;
+  if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
   if (report) command.report = static_cast<std::uint32_t>(report->offset() / SHMGEMM_BLOCK_ALIGN);
 
   const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);

@@ -73,6 +73,7 @@ struct SessionOptions {
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
   double timeout_s = 5.0;     // without a heartbeat
+  bool bit_accurate = false;  // sum in the order of the modelled array
   bool debug = false;         // log each command to stderr
 };
 

@@ -49,6 +49,10 @@ void Device::advance() {
   advancing_ = false;
 }
 
+std::uint64_t Device::accumulation_length(const shmgemm_command& gemm) const {
+  return model_->accumulation_length(shape_of(gemm));
+}
+
 bool Device::may_start(Op* op) {
   if (!op->after.ended() || !op->previous.ended()) return false;
   const model::Cycle release = op->command.release_cycles;

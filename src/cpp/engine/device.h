@@ -33,6 +33,7 @@ class Device {
 
   DeviceCounters& counters() { return counters_; }
   std::uint64_t peak_macs_per_cycle() const { return model_->peak_macs_per_cycle(); }
+  std::uint64_t accumulation_length(const shmgemm_command& gemm) const;  // of the model's array
 
  private:
   bool may_start(Op* op);

@@ -22,8 +22,7 @@ bool is_served(const shmgemm_command& command) {
     case SHMGEMM_OP_FLUSH:
       return true;
     case SHMGEMM_OP_GEMM:
-      return (command.flags & SHMGEMM_FLAG_BIT_ACCURATE) == 0 &&
-             compute::supports(static_cast<compute::Dtype>(command.dtype_in),
+      return compute::supports(static_cast<compute::Dtype>(command.dtype_in),
                                static_cast<compute::Dtype>(command.dtype_out));
     default:
       return false;
@@ -188,7 +187,11 @@ void HostPort::settle_flush() {
 }
 
 void HostPort::compute(const shmgemm_command& command) const {
-  options_.compute(product_of(command, region_->base()));
+  compute::Gemm gemm = product_of(command, region_->base());
+  if ((command.flags & SHMGEMM_FLAG_BIT_ACCURATE) != 0) {
+    gemm.accumulation_length = devices_[command.device]->accumulation_length(command);
+  }
+  options_.compute(gemm);
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {

@@ -36,7 +36,7 @@ MatrixView view_of(const View& view) {
 SessionPtr open_session(const std::string& engine_path,
                         const std::map<std::string, std::string>& parameters,
                         std::uint64_t region_bytes, std::uint32_t devices, std::uint32_t threads,
-                        double timeout_s, bool debug) {
+                        double timeout_s, bool bit_accurate, bool debug) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.parameters = parameters;
@@ -44,6 +44,7 @@ SessionPtr open_session(const std::string& engine_path,
   options.devices = devices;
   options.threads = threads;
   options.timeout_s = timeout_s;
+  options.bit_accurate = bit_accurate;
   options.debug = debug;
   const GilRelease unlocked;
   return Session::open(options);
@@ -192,7 +193,7 @@ void register_session(py::module_& module) {
   py::class_<Session, SessionPtr>(module, "Session")
       .def(py::init(&open_session), py::kw_only(), "engine_path"_a, "parameters"_a,
            "region_bytes"_a = 256ull << 20, "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0,
-           "debug"_a = false)
+           "bit_accurate"_a = false, "debug"_a = false)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
           "contains",

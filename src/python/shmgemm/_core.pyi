@@ -135,6 +135,7 @@ class Session:
         devices: int = 1,
         threads: int = 0,
         timeout_s: float = 5.0,
+        bit_accurate: bool = False,
         debug: bool = False,
     ) -> None: ...
     def empty(self, shape: tuple[int, ...], dtype: int) -> Block: ...

@@ -118,6 +118,7 @@ def write(path: str | Path, records: Sequence[Record], machines: Sequence[Machin
             "version": __version__,
             "presets": ", ".join(machine.preset for machine in machines),
             "preset hashes": ", ".join(machine.preset_hash for machine in machines),
+            "numerics": ", ".join(machine.numerics for machine in machines),
         },
         "traceEvents": [
             _label("process_name", SIMULATED, 0, "simulated time"),

@@ -103,12 +103,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware a session of the profile simulates."""
+    """The hardware a session of the profile simulates, and how it sums."""
 
     preset: str
     preset_hash: str
     clock_hz: int
     parameters: Mapping[str, str] = field(default_factory=dict)
+    numerics: str = "fast"
 
 
 def _traffic(levels: list[list[int]]) -> Traffic:
@@ -263,7 +264,13 @@ class Profile:
         hardware = session.hardware
         self._sessions.append(weakref.ref(session))
         self._machines.append(
-            Machine(hardware.label, hardware.digest, session.clock_hz, dict(hardware.parameters))
+            Machine(
+                hardware.label,
+                hardware.digest,
+                session.clock_hz,
+                dict(hardware.parameters),
+                session.numerics,
+            )
         )
         return len(self._sessions) - 1
 

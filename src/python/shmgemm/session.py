@@ -26,13 +26,17 @@ _on_open: list[Callable[[Session], None]] = []
 class Session:
     """An open simulated device: `with shmgemm.open(...) as session: ...`.
 
-    `core` is the compiled session, `hardware` the checked description, `strict` whether a device
-    error is raised where an op would otherwise fall back to the CPU.
+    `core` is the compiled session, `hardware` the checked description, `numerics` "fast" or
+    "bit_accurate", `strict` whether a device error is raised where an op would otherwise fall back
+    to the CPU.
     """
 
-    def __init__(self, core: _core.Session, described: hardware.Hardware, strict: bool) -> None:
+    def __init__(
+        self, core: _core.Session, described: hardware.Hardware, numerics: str, strict: bool
+    ) -> None:
         self.core = core
         self.hardware = described
+        self.numerics = numerics
         self.strict = strict
         self._former: Session | None = None
         self._pid = os.getpid()
@@ -52,7 +56,12 @@ class Session:
 
     def stats(self) -> dict[str, Any]:
         """Totals since the session was opened; cycles are of the device's clock."""
-        return {**self.core.stats(), "clock_hz": self.clock_hz, "preset": self.hardware.name}
+        return {
+            **self.core.stats(),
+            "clock_hz": self.clock_hz,
+            "preset": self.hardware.name,
+            "numerics": self.numerics,
+        }
 
     def info(self, device: int = 0) -> dict[str, Any]:
         """What the engine says of itself and of one device."""
@@ -91,6 +100,7 @@ def open(
     guest: bool | None = None,
     hardware: str | Path | Mapping[str, Any] | None = None,
     *,
+    numerics: str | None = None,
     devices: int | None = None,
     region: int | str | None = None,
     threads: int | None = None,
@@ -107,6 +117,8 @@ def open(
         guest: go through RISC-V Linux in QEMU.
         hardware: a preset's name, a TOML file or a mapping; `parameters` (`rows=64`,
             `model="scalesim_ws"`) replace single entries of it.
+        numerics: "fast", or "bit_accurate": every sum in the order in which the modelled array
+            accumulates (docs/numerics.md), on the device; what falls back to the CPU is not.
         devices: how many simulated devices the engine serves.
         region: bytes of the shared region, a power of two from 4 MiB on, or "256MiB".
         threads: of the engine's computing; 0 means one for each CPU. The bits do not depend on it.
@@ -127,6 +139,7 @@ def open(
             "engine": engine,
             "guest": guest,
             "hardware": hardware,
+            "numerics": numerics,
             "devices": devices,
             "region": region,
             "threads": threads,
@@ -158,9 +171,10 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         devices=given["devices"],
         threads=given["threads"],
         timeout_s=given["timeout"],
+        bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
-    return Session(core, described, given["strict"])
+    return Session(core, described, given["numerics"], given["strict"])
 
 
 def default_engine_path() -> str:

@@ -88,6 +88,12 @@ def _parse_engine(value: Any) -> str:
     return str(value)
 
 
+def _parse_numerics(value: Any) -> str:
+    if value not in ("fast", "bit_accurate"):
+        raise ValueError
+    return str(value)
+
+
 def _parse_hardware(value: Any) -> Any:
     if isinstance(value, (Path, Mapping)) or (isinstance(value, str) and value):
         return value
@@ -119,6 +125,13 @@ SETTINGS: dict[str, Setting] = {
         _setting("guest", False, "go through a guest's kernel", _YES_NO, _parse_bool),
         _setting(
             "hardware", "tpu_v3", "the device", "a preset, a TOML file or a table", _parse_hardware
+        ),
+        _setting(
+            "numerics",
+            "fast",
+            "the order of additions: any, or the array's",
+            "fast or bit_accurate",
+            _parse_numerics,
         ),
         _setting("devices", 1, "how many", "a whole number from 1 to 255", _parse_whole(1, 255)),
         _setting(
