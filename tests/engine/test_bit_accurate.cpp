@@ -29,7 +29,8 @@ struct Machine {
 constexpr Machine kMachines[] = {{"scalesim_ws", Dataflow::kWeightStationary},
                                  {"scalesim_is", Dataflow::kInputStationary},
                                  {"scalesim_os", Dataflow::kOutputStationary},
-                                 {"ws_double_buffered", Dataflow::kWeightStationary}};
+                                 {"ws_double_buffered", Dataflow::kWeightStationary},
+                                 {"systolic", Dataflow::kWeightStationary}};
 
 std::string text_of(const Machine& machine, model::ArraySize size) {
   return std::string(machine.model) + " " + std::to_string(size.rows) + "x" +

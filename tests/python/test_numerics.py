@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import shmgemm  # noqa: E402
-from shmgemm import cli  # noqa: E402
+from shmgemm import _core, cli  # noqa: E402
 
 ROWS, COLS = 4, 4
 ALL_OF_K = 2**31
@@ -32,6 +32,7 @@ LENGTHS = {
     "scalesim_is": ROWS,
     "scalesim_os": ALL_OF_K,
     "ws_double_buffered": ROWS,
+    "systolic": ROWS,
 }
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 CANONICAL_NAN = {torch.float32: 0x7FC00000, torch.float16: 0x7E00, torch.bfloat16: 0x7FC0}
@@ -258,3 +259,21 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         cli.main([*words, "--numerics", "exact", str(script)])
     assert end.value.code == 2
     assert "invalid choice: 'exact'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "is", "os"])
+def test_systolic_adds_what_leaves_the_array(dataflow: str) -> None:
+    """Sums that stay leave at the end of a step, others after `rows` terms."""
+    m, n, k = 9, 11, 700
+    hardware = {"model": "systolic", "dataflow": dataflow, "rows": ROWS, "cols": COLS}
+    hardware |= {"scratchpad_a": "2KiB", "scratchpad_b": "2KiB", "accumulator": "1KiB"}
+    random = np.random.default_rng(5)
+    a, b = (random.standard_normal(shape, dtype=np.float32) for shape in ((m, k), (k, n)))
+    with shmgemm.open(hardware=hardware, numerics="bit_accurate", region=32 << 20) as session:
+        found = shmgemm.gemm(a, b)
+        step = _core.map_gemm(session.hardware.parameters, m, n, k)["tile"][2]
+    assert ROWS < step < k
+    length = step if dataflow == "os" else ROWS
+    other = ROWS if dataflow == "os" else step
+    assert np.array_equal(found, in_order(a, b, length))
+    assert not np.array_equal(found, in_order(a, b, other))

@@ -69,6 +69,12 @@ class Systolic final : public TimingModel {
 
   std::uint64_t peak_macs_per_cycle() const override { return machine_.peak_macs_per_cycle(); }
 
+  // Where sums stay, they leave the array at the end of each step.
+  std::uint64_t accumulation_length(const GemmShape& shape) const override {
+    if (machine_.dataflow != Dataflow::kOutputStationary) return machine_.array.rows;
+    return Mapping(machine_, shape).tile.k;
+  }
+
  private:
   void start_cores() {
     const std::uint64_t blocks = op_->mapping.blocks;
