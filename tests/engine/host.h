@@ -58,7 +58,7 @@ class Host {
   // Serves until the engine has nothing to do; then takes what it has published.
   void serve() {
     while (port->poll()) {
-      while (port->flushing()) events.run_next();
+      while (port->flushing()) port->run_next();
     }
     collect();
   }

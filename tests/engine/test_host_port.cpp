@@ -236,9 +236,9 @@ TEST(HostPort, EveryQueuePairIsServedInTurn) {
     }
   }
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.collect();
   EXPECT_EQ(host.order, (std::vector<std::uint64_t>{100, 200}));
   host.serve();

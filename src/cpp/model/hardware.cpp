@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "model/supervision.h"
+
 namespace shmgemm::model {
 namespace {
 
@@ -71,7 +73,16 @@ Hardware::Hardware(const ParameterMap& given)
     : model_(find_model(model_name(given))), parameters_(check(model_, given)) {}
 
 std::unique_ptr<TimingModel> Hardware::create_model(Scheduler& scheduler, Memory* memory) const {
-  return model_.create(ModelContext{scheduler, memory, parameters_});
+  std::string why = "its `create` returned nothing";
+  try {
+    auto model = model_.create(ModelContext{scheduler, memory, parameters_});
+    if (model) return model;
+  } catch (const ParameterError&) {
+    throw;
+  } catch (...) {
+    why = current_exception_text();
+  }
+  throw ModelError("timing model \"" + model_.name + "\" cannot be made: " + why);
 }
 
 }  // namespace shmgemm::model
