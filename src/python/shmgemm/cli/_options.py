@@ -16,6 +16,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         "--guest", action="store_const", const=True, help="go through a guest's kernel"
     )
     group.add_argument("--hardware", metavar="PRESET|FILE", help="preset or TOML file")
+    add_plugin_option(group)
     group.add_argument("--devices", type=int, metavar="N", help="how many simulated devices")
     group.add_argument(
         "--strict",
@@ -25,10 +26,23 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plugin_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--plugin", action="append", metavar="FILE", help="timing models of your own; repeatable"
+    )
+
+
 def open_session(args: argparse.Namespace) -> Session:
     from ..session import open
 
-    return open(args.engine, args.guest, args.hardware, devices=args.devices, strict=args.strict)
+    return open(
+        args.engine,
+        args.guest,
+        args.hardware,
+        plugins=args.plugin,
+        devices=args.devices,
+        strict=args.strict,
+    )
 
 
 def describe(session: Session, args: argparse.Namespace) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .. import _core, _dtypes, abi, hardware, settings
+from .. import _core, _dtypes, abi, hardware, plugins, settings
 from .._version import __version__
+from ._options import add_plugin_option
 
 WIDTH = 80
 _EXAMPLE = (1024, 1024, 1024)
@@ -30,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("kind", nargs="?", choices=("preset", "model"), help="show one of these")
     parser.add_argument("name", nargs="?", help="its name; for a preset also a TOML file")
+    add_plugin_option(parser)
     parser.add_argument("--json", action="store_true", help="the same facts as JSON")
     parser.set_defaults(func=run)
 
@@ -37,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for; 2 for a name that does not exist, 1 where a setting is bad."""
     try:
+        plugins.load(args.plugin)
         if args.kind is None:
             report = overview()
         elif args.name is None:
@@ -90,6 +93,7 @@ def model(name: str) -> dict[str, Any]:
             return {
                 "name": info.name,
                 "summary": info.summary,
+                "file": info.file or None,
                 "parameters": [_parameter(parameter) for parameter in info.parameters],
             }
     raise ValueError(f"model {name!r}: there is none; there are: {', '.join(_model_names())}")
@@ -173,6 +177,7 @@ def _show_overview(report: dict[str, Any]) -> Iterable[str]:
     yield from _table(("name", "digest", "what"), rows)
     yield from _section("Models (more: shmgemm info model NAME)")
     yield from _table(("name", "what"), [(row["name"], row["summary"]) for row in report["models"]])
+    yield from _files({row["file"] for row in report["models"] if row["file"]})
     yield from _section("Parameters of every device")
     yield from _parameter_table(report["device_parameters"])
     yield from _section("Element types")
@@ -215,6 +220,15 @@ def _show_model(report: dict[str, Any]) -> Iterable[str]:
     yield from textwrap.wrap(f"{report['name']}: {report['summary']}", WIDTH)
     yield from _section("Parameters (besides those of every device)")
     yield from _parameter_table(report["parameters"])
+    yield from _files({report["file"]} - {None})
+
+
+def _files(files: Iterable[str]) -> Iterable[str]:
+    """Paths are never wrapped."""
+    for file in sorted(files):
+        names = [info.name for info in _core.models() if info.file == file]
+        yield from _section(f"Plug-in of {', '.join(names)}")
+        yield f"  {file}"
 
 
 def _parameter_table(parameters: list[dict[str, Any]]) -> Iterable[str]:
