@@ -16,7 +16,7 @@ namespace model = shmgemm::model;
 
 constexpr std::uint32_t kUnlucky = 13;
 constexpr std::uint64_t kGoodCycles = 10;
-const model::EventLimits kLimits{1000, 5000, std::uint64_t{1} << 60};
+const model::EventLimits kLimits{1000, 5000, std::uint64_t{1} << 56};
 
 model::ParameterMap hardware(const std::string& behaviour) {
   model::load_plugin(SHMGEMM_BAD_MODEL);

@@ -14,7 +14,7 @@
 namespace shmgemm::model {
 namespace {
 
-const EventLimits kLimits{1000, 5000, Cycle{1} << 60};
+const EventLimits kLimits{1000, 5000, Cycle{1} << 56};
 
 GemmShape unlucky() {
   GemmShape shape;

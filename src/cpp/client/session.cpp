@@ -106,8 +106,8 @@ void SessionImpl::refuse(const shmgemm_completion& completion, const std::string
   if (completion.status == SHMGEMM_STATUS_ERROR ||
       completion.status == SHMGEMM_STATUS_UNSUPPORTED) {
     const auto model = options_.parameters.find("model");
-    text += "; its standard error says why";
-    if (model != options_.parameters.end()) text += ", timing model \"" + model->second + "\"";
+    if (model != options_.parameters.end()) text += "; timing model \"" + model->second + "\"";
+    text += "; the engine's standard error says why";
   }
   if (completion.status >= SHMGEMM_STATUS_UNSUPPORTED) throw Unsupported(text);
   throw Error(text);

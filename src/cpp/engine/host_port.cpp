@@ -11,9 +11,6 @@
 namespace shmgemm::engine {
 namespace {
 
-// Past this time nothing more is accepted, so that no sum of cycles can wrap.
-constexpr model::Cycle kLastCycle = model::Cycle{1} << 62;
-
 bool is_served(const shmgemm_command& command) {
   switch (command.op) {
     case SHMGEMM_OP_NOOP:

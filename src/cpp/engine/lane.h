@@ -3,11 +3,16 @@
 #pragma once
 
 #include <functional>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "model/event_queue.h"
 
 namespace shmgemm::engine {
+
+// Simulated time ends here, and nothing is accepted past it, so that no sum of cycles can wrap.
+inline constexpr model::Cycle kLastCycle = model::Cycle{1} << 62;
 
 class Lane final : public model::Scheduler {
  public:
@@ -15,6 +20,10 @@ class Lane final : public model::Scheduler {
 
   model::Cycle now() const override { return events_.now(); }
   void at(model::Cycle time, std::function<void()> callback) override {
+    if (time > kLastCycle) {
+      throw std::overflow_error("event at cycle " + std::to_string(time) +
+                                ": simulated time ends at 2^62");
+    }
     if (!closed_) events_.at(time, std::move(callback), owner_);
   }
   void close() {

@@ -139,6 +139,15 @@ int main(int argc, char** argv) {
                 SHMGEMM_ABI_MINOR);
     return 0;
   }
+  // A plug-in's static objects may end the process that loads it: better this one than Python.
+  if (argc == 3 && std::strcmp(argv[1], "--check-plugin") == 0) {
+    try {
+      model::load_plugin(argv[2]);
+      return 0;
+    } catch (const model::PluginError&) {
+      return 1;
+    }
+  }
   // Ctrl-C goes to the whole terminal's process group; the session decides what it means.
   std::signal(SIGINT, SIG_IGN);
   Arguments arguments;

@@ -21,7 +21,7 @@ class SHMGEMM_MODEL_API ModelError : public std::runtime_error {
 struct EventLimits {
   std::uint64_t at_one_cycle = std::uint64_t{1} << 24;
   std::uint64_t of_one_gemm = std::uint64_t{1} << 36;
-  Cycle cycles = Cycle{1} << 60;
+  Cycle cycles = Cycle{1} << 56;
 };
 
 // Of one model, one GEMM after the other.

@@ -38,8 +38,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for; 2 for a name that does not exist, 1 where a setting is bad."""
+    bad_plugin = False
     try:
-        plugins.load(args.plugin)
+        try:
+            plugins.load(args.plugin)
+        except (ValueError, OSError) as error:
+            if args.kind is not None:
+                raise
+            bad_plugin = True
+            print(f"shmgemm info: {error}", file=sys.stderr)
         if args.kind is None:
             report = overview()
         elif args.name is None:
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         show = {None: _show_overview, "preset": _show_preset, "model": _show_model}[args.kind]
         print("\n".join(show(report)))
-    return 1 if any(row["error"] for row in report.get("settings", ())) else 0
+    return 1 if bad_plugin or any(row["error"] for row in report.get("settings", ())) else 0
 
 
 def overview() -> dict[str, Any]:
@@ -244,8 +251,10 @@ def _section(title: str) -> Iterable[str]:
 
 
 def _plain(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "-"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
         return f"{value >> 20}MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)
