@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmgemm import _core, cli
+from shmgemm import _core, cli, plugins
 from shmgemm.scalesim import accesses, buffers, config, reports, topology
 from shmgemm.scalesim.accesses import Stream
 from shmgemm.scalesim.topology import Layer
@@ -463,6 +464,287 @@ def test_every_model_takes_the_files(tmp_path: Path, capsys: pytest.CaptureFixtu
         ]
         rows = read(tmp_path, "COMPUTE_REPORT.csv")
         assert [row["Total Cycles"] for row in rows] == [str(each["cycles"]) for each in cycles]
+
+
+@pytest.fixture(scope="module")
+def cfg_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """tests/plugins/cfg_model.cpp, which declares a parameter for every figure of a cfg."""
+    source = Path(__file__).parents[1] / "plugins" / "cfg_model.cpp"
+    target = str(tmp_path_factory.mktemp("plugins") / "cfg_model.so")
+    flags = plugins.cflags().split()
+    subprocess.run(["g++", "-shared", "-fPIC", *flags, str(source), "-o", target], check=True)
+    return target
+
+
+def test_a_model_gets_the_figures_it_declares(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = CFG.replace("Height = 4", "Height = 8")
+    for number, operand in enumerate(("Ifmap", "Filter", "Ofmap"), 2):
+        cfg = cfg.replace(f"{operand}SramSzkB = 1", f"{operand}SramSzkB = {number}")
+    words = ["--plugin", cfg_model, "--model", "cfg", "--json"]
+    assert sim(tmp_path, cfg, CSV, *words) == 0
+    expected = {
+        "model": "cfg",
+        "clock": "1GHz",
+        "rows": "8",
+        "cols": "4",
+        "dataflow": "ws",
+        "scratchpad_a": "2KiB",
+        "scratchpad_b": "3KiB",
+        "accumulator": "4KiB",
+    }
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    # CALC never stalls: the most that the model takes.
+    assert _core.parse_quantity("memory_bw", parameters.pop("memory_bw"), "bytes/s") == 10**15
+    assert parameters == expected
+    assert sim(tmp_path, cfg.replace("CALC", "USER"), CSV, *words) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert captured.err == ""  # about SCALE-Sim's stalls, which are not this model's
+    assert content["parameters"]["memory_bw"] == "10GB/s"  # 10 words a cycle at 1 GHz
+    # One cycle, and as many as the bytes of A, B and C take at 10 a cycle.
+    for row, (m, n, k) in zip(
+        read(tmp_path, "COMPUTE_REPORT.csv"), ((4, 4, 4), (5, 7, 9), (33, 40, 65)), strict=True
+    ):
+        stall = math.ceil((m * k + k * n + m * n) / 10)
+        assert (row["Total Cycles"], row["Stall Cycles"]) == (str(stall + 1), str(stall))
+        assert row["Total Cycles (incl. prefetch)"] == row["Total Cycles"]
+        assert float(row["Overall Util %"]) == pytest.approx(100 * m * n * k / (stall + 1))
+    for row in read(tmp_path, "DETAILED_ACCESS_REPORT.csv"):
+        left_out = [key for key, value in row.items() if key and not value]
+        assert left_out == [key for key in row if key and key.endswith("Cycle")]
+    assert read(tmp_path, "DETAILED_ACCESS_REPORT.csv")[1]["DRAM IFMAP Reads"] == "45"
+
+
+def test_a_model_that_does_not_take_a_figure_says_which(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--plugin", cfg_model, "--model", "cfg"]
+    for old, new, part in (
+        ("Dataflow = ws", "Dataflow = is", 'dataflow = "is"'),
+        ("IfmapSramSzkB = 1", "IfmapSramSzkB = 1025", "scratchpad_a"),
+        ("OfmapSramSzkB = 1", "OfmapSramSzkB = 1025", "accumulator"),
+    ):
+        assert sim(tmp_path, CFG.replace(old, new), CSV, *words) == 2
+        error = capsys.readouterr().err
+        assert f"{tmp_path / 'arch.cfg'}: for model cfg: " in error
+        assert part in error
+    assert not (tmp_path / "out").exists()
+
+
+BAD_CFG = [
+    ("ArrayHeight = 4", "ArrayHeight = 0", 4, ["ArrayHeight = '0'", "from 1 to 65536"]),
+    ("ArrayWidth = 4", "ArrayWidth = 4x", 5, ["ArrayWidth = '4x'", "[architecture_presets]"]),
+    ("ArrayWidth = 4", "ArrayWidht = 4", 3, ["no key ArrayWidth", "'arraywidht'"]),
+    ("ArrayWidth = 4", "ArrayWidth", 5, ["'ArrayWidth'", "key = value"]),
+    ("ArrayWidth = 4", "ArrayHeight = 4", 5, ["arrayheight", "twice"]),
+    ("Dataflow = ws", "Dataflow = rs", 13, ["Dataflow = 'rs'", "os, ws, is"]),
+    ("Dataflow = ws", "Dataflow = WS", 13, ["Dataflow = 'WS'"]),
+    ("OfmapSramSzkB = 1", "OfmapSramSzkB = -1", 8, ["OfmapSramSzkB = '-1'"]),
+    ("= CALC", "= FAST", 15, ["InterfaceBandwidth = 'FAST'", "USER, CALC"]),
+    ("[run_presets]", "[presets]", 16, ["no section [run_presets]", "InterfaceBandwidth"]),
+    ("[run_presets]", "[general]", 14, ["[general]", "twice"]),
+    ("run_name = demo", "run_name = ../up", 2, ["run_name = '../up'", "folder"]),
+    ("run_name = demo", "run_name =", 2, ["run_name = ''"]),
+    ("[general]\n", "", 1, ["run_name = demo", "section"]),
+    ("= CALC", "= USER\n[sparsity]\nSparsitySupport = true", 17, ["SparsitySupport = 'true'"]),
+    ("Trace = False", "Trace = False\n[sparsity]\nSparsitySupport = true", 18, ["not modelled"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "parts"), BAD_CFG)
+def test_malformed_cfg(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    line: int,
+    parts: list[str],
+) -> None:
+    assert old in CFG
+    assert sim(tmp_path, CFG.replace(old, new, 1)) == 2
+    error = capsys.readouterr().err
+    for part in [f"{tmp_path / 'arch.cfg'}:{line}: ", *parts]:
+        assert part in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "parts"),
+    [
+        ("[layout]\nIfmapCustomLayout = True\n", ["IfmapCustomLayout", "bank conflicts"]),
+        ("[layout]\nFilterSRAMBankBandwidth = 0\n", ["FilterSRAMBankBandwidth = '0'"]),
+        ("[x]\n", ["Bandwidth = '4,fast'"]),
+    ],
+)
+def test_malformed_user_cfg(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, parts: list[str]
+) -> None:
+    cfg = CFG.replace("CALC", "USER") + section
+    if "fast" in parts[0]:
+        cfg = cfg.replace("Bandwidth = 10", "Bandwidth = 4,fast")
+        parts = ["arch.cfg:12: ", "Bandwidth = 'fast'"]
+    assert sim(tmp_path, cfg) == 2
+    error = capsys.readouterr().err
+    for part in parts:
+        assert part in error
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "binary.csv"
+    path.write_bytes(b"h\na, 4, 4, 4,\n\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"binary\.csv:3: byte 0xff: expected UTF-8"):
+        topology.read(path)
+    with pytest.raises(ValueError, match=r"binary\.csv:3: byte 0xff"):
+        config.read(path)
+
+
+def test_files_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sim", "-c", "none.cfg", "-t", "none.csv", "-p", str(tmp_path)]) == 1
+    assert "none.cfg" in capsys.readouterr().err
+    (tmp_path / "out").write_text("a file")
+    assert sim(tmp_path) == 1
+    assert str(tmp_path / "out") in capsys.readouterr().err
+
+
+def test_the_layout_file_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = tmp_path / "layout.csv"
+    layout.write_text("Layer name, factor,\na, 1, 2,\n")
+    assert sim(tmp_path, CFG, CSV, "-l", str(layout)) == 0
+    layout.write_text("Layer name, factor,\na, 1, two,\n")
+    assert sim(tmp_path, CFG, CSV, "-l", str(layout)) == 2
+    assert f"{layout}:2: field 3: 'two'" in capsys.readouterr().err
+
+
+def test_what_stalls_would_decide_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sim(tmp_path, CFG, CSV, "--json") == 0
+    calc = json.loads(capsys.readouterr().out)
+    assert sim(tmp_path, CFG.replace("CALC", "USER"), CSV, "--json") == 0
+    captured = capsys.readouterr()
+    user = json.loads(captured.out)
+    assert "1 of 3 layers do not fit the SRAMs, first 'c'" in captured.err
+    assert [layer["stall_free"] for layer in user["layers"]] == [True, True, False]
+    assert user["layers"][2]["values"] == calc["layers"][2]["values"]
+    assert all(layer["stall_free"] for layer in calc["layers"])
+
+
+def test_json_has_the_files_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sim(tmp_path, CFG, CSV, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["total_cycles"] == 13 + 89 + 7309
+    assert content["parameters"]["model"] == "scalesim_ws"
+    assert len(content["preset_hash"]) == 12
+    for name, columns in reports.COLUMNS.items():
+        assert content["files"][name] == str(tmp_path / "out" / "demo" / name)
+        for row, layer in zip(read(tmp_path, name), content["layers"], strict=True):
+            assert [float(row[c]) for c in columns[1:]] == [layer["values"][c] for c in columns[1:]]
+
+
+def test_the_table_names_layers_and_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long_name = "a.module.path.that.is.too.long.for.its.column"
+    assert sim(tmp_path, CFG, CSV.replace("c,", f"{long_name},")) == 0
+    output = capsys.readouterr().out
+    assert "total: 7411 cycles in 3 layers" in output
+    assert "too.long.for.its.column" in output
+    assert all(name in output for name in reports.COLUMNS)
+
+
+def test_a_model_must_exist_and_take_the_dataflow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sim(tmp_path, CFG, CSV, "--model", "gem5") == 2
+    assert "model 'gem5': expected one of" in capsys.readouterr().err
+    assert sim(tmp_path, CFG, CSV, "--model", "scalesim_os") == 2
+    error = capsys.readouterr().err
+    assert "dataflow" in error
+    assert "arch.cfg" in error
+
+
+def test_every_model_takes_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for info in _core.models():
+        choices = next((p.choices for p in info.parameters if p.name == "dataflow"), ["ws"])
+        cfg = CFG.replace("Dataflow = ws", f"Dataflow = {choices[0]}")
+        assert sim(tmp_path, cfg, CSV, "--model", info.name, "--json") == 0
+        content = json.loads(capsys.readouterr().out)
+        cycles = [
+            _core.simulate_gemm(content["parameters"], *shape, input_bytes=1, output_bytes=1)
+            for shape in ((4, 4, 4), (5, 7, 9), (33, 40, 65))
+        ]
+        rows = read(tmp_path, "COMPUTE_REPORT.csv")
+        assert [row["Total Cycles"] for row in rows] == [str(each["cycles"]) for each in cycles]
+
+
+@pytest.fixture(scope="module")
+def cfg_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """tests/plugins/cfg_model.cpp, which declares a parameter for every figure of a cfg."""
+    source = Path(__file__).parents[1] / "plugins" / "cfg_model.cpp"
+    target = str(tmp_path_factory.mktemp("plugins") / "cfg_model.so")
+    flags = plugins.cflags().split()
+    subprocess.run(["g++", "-shared", "-fPIC", *flags, str(source), "-o", target], check=True)
+    return target
+
+
+def test_a_model_gets_the_figures_it_declares(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = CFG.replace("Height = 4", "Height = 8")
+    for number, operand in enumerate(("Ifmap", "Filter", "Ofmap"), 2):
+        cfg = cfg.replace(f"{operand}SramSzkB = 1", f"{operand}SramSzkB = {number}")
+    words = ["--plugin", cfg_model, "--model", "cfg", "--json"]
+    assert sim(tmp_path, cfg, CSV, *words) == 0
+    expected = {
+        "model": "cfg",
+        "clock": "1GHz",
+        "rows": "8",
+        "cols": "4",
+        "dataflow": "ws",
+        "scratchpad_a": "2KiB",
+        "scratchpad_b": "3KiB",
+        "accumulator": "4KiB",
+    }
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    # CALC never stalls: the most that the model takes.
+    assert _core.parse_quantity("memory_bw", parameters.pop("memory_bw"), "bytes/s") == 10**15
+    assert parameters == expected
+    assert sim(tmp_path, cfg.replace("CALC", "USER"), CSV, *words) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert captured.err == ""  # about SCALE-Sim's stalls, which are not this model's
+    assert content["parameters"]["memory_bw"] == "10GB/s"  # 10 words a cycle at 1 GHz
+    # One cycle, and as many as the bytes of A, B and C take at 10 a cycle.
+    for row, (m, n, k) in zip(
+        read(tmp_path, "COMPUTE_REPORT.csv"), ((4, 4, 4), (5, 7, 9), (33, 40, 65)), strict=True
+    ):
+        stall = math.ceil((m * k + k * n + m * n) / 10)
+        assert (row["Total Cycles"], row["Stall Cycles"]) == (str(stall + 1), str(stall))
+        assert row["Total Cycles (incl. prefetch)"] == row["Total Cycles"]
+        assert float(row["Overall Util %"]) == pytest.approx(100 * m * n * k / (stall + 1))
+    for row in read(tmp_path, "DETAILED_ACCESS_REPORT.csv"):
+        left_out = [key for key, value in row.items() if key and not value]
+        assert left_out == [key for key in row if key and key.endswith("Cycle")]
+    assert read(tmp_path, "DETAILED_ACCESS_REPORT.csv")[1]["DRAM IFMAP Reads"] == "45"
+
+
+def test_a_model_that_does_not_take_a_figure_says_which(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--plugin", cfg_model, "--model", "cfg"]
+    for old, new, part in (
+        ("Dataflow = ws", "Dataflow = is", 'dataflow = "is"'),
+        ("IfmapSramSzkB = 1", "IfmapSramSzkB = 1025", "scratchpad_a"),
+        ("OfmapSramSzkB = 1", "OfmapSramSzkB = 1025", "accumulator"),
+    ):
+        assert sim(tmp_path, CFG.replace(old, new), CSV, *words) == 2
+        error = capsys.readouterr().err
+        assert f"{tmp_path / 'arch.cfg'}: for model cfg: " in error.replace(
+            "hardware 'custom': ", ""
+        )
+        assert part in error
 
 
 def test_one_multiplication_on_one_element(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "model/event_queue.h"
+#include "model/supervision.h"
 
 namespace shmgemm::engine {
 
@@ -21,8 +21,8 @@ class Lane final : public model::Scheduler {
   model::Cycle now() const override { return events_.now(); }
   void at(model::Cycle time, std::function<void()> callback) override {
     if (time > kLastCycle) {
-      throw std::overflow_error("event at cycle " + std::to_string(time) +
-                                ": simulated time ends at 2^62");
+      throw model::ModelError("event at cycle " + std::to_string(time) +
+                              ": simulated time ends at 2^62");
     }
     if (!closed_) events_.at(time, std::move(callback), owner_);
   }
