@@ -222,7 +222,7 @@ TEST(HostPort, RefusesWithAReasonAndGoesOn) {
 
 TEST(HostPort, ABitAccurateProductIsGivenTheArraysAccumulationLength) {
   for (const auto& [model, length] : {std::pair{"scalesim_os", 12u}, {"scalesim_ws", 1u}}) {
-    Host host(1, 1, model);
+    Host host(1, 1, {{"model", model}, {"clock", "1GHz"}, {"rows", "1"}, {"cols", "1"}});
     host.send(host.product(1, 11));
     auto exact = flushed(host.product(2, 11));
     exact.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
@@ -252,9 +252,9 @@ TEST(HostPort, EveryQueuePairIsServedInTurn) {
     }
   }
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.collect();
   EXPECT_EQ(host.order, (std::vector<std::uint64_t>{100, 200}));
   host.serve();

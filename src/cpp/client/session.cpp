@@ -102,7 +102,13 @@ class SessionImpl {
 // What an engine's refusal means to the caller.
 void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
   ledger_.count_reject();
-  const std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
+  std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
+  if (completion.status == SHMGEMM_STATUS_ERROR ||
+      completion.status == SHMGEMM_STATUS_UNSUPPORTED) {
+    const auto model = options_.parameters.find("model");
+    if (model != options_.parameters.end()) text += "; timing model \"" + model->second + "\"";
+    text += "; the engine's standard error says why";
+  }
   if (completion.status >= SHMGEMM_STATUS_UNSUPPORTED) throw Unsupported(text);
   throw Error(text);
 }

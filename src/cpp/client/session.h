@@ -69,6 +69,7 @@ struct Stats {
 struct SessionOptions {
   std::string engine_path;                        // shmgemm-engine
   std::map<std::string, std::string> parameters;  // the hardware, as model/hardware.h reads it
+  std::vector<std::string> plugins;               // files with timing models
   std::uint64_t region_bytes = 256ull << 20;
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs

@@ -76,7 +76,7 @@ struct GemmTiming {
 
 // Lives at least as long as its events: destroy it after the event queue, or when the queue is
 // empty.
-class TimingModel {
+class SHMGEMM_MODEL_API TimingModel {
  public:
   using Done = std::function<void(const GemmTiming&)>;
 

@@ -10,12 +10,13 @@
 #include <utility>
 #include <vector>
 
-#include "model/event_queue.h"
 #include "model/hardware.h"
 #include "model/machine.h"
 #include "model/mapping.h"
 #include "model/pe_array.h"
+#include "model/plugin.h"
 #include "model/registry.h"
+#include "model/simulate.h"
 #include "python/gil.h"
 
 namespace py = pybind11;
@@ -23,19 +24,9 @@ namespace py = pybind11;
 namespace shmgemm {
 namespace {
 
-using model::GemmTiming;
-
-model::GemmTiming simulate(const model::Hardware& hardware, const model::GemmShape& shape) {
-  model::EventQueue queue;
-  GemmTiming result;
-  bool ended = false;
-  const auto device = hardware.create_model(queue, nullptr);
-  device->start(shape, [&](const GemmTiming& timing) {
-    result = timing;
-    ended = true;
-  });
-  while (!ended) queue.run_next();
-  return result;
+// Ctrl-C ends a simulation that takes long.
+void let_python_interrupt() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
 // A, B and C one behind the other, row-major without gaps.
@@ -68,9 +59,8 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   shape.input_bytes = input_bytes;
   shape.output_bytes = output_bytes;
   place_densely(shape);
-  const GemmTiming timing = simulate(hardware, shape);
-
-  model::EventQueue unused;
+  const auto [timing, peak_macs_per_cycle] =
+      model::simulate(hardware, shape, &let_python_interrupt);
   py::dict report;
   report["cycles"] = timing.total();
   report["busy_cycles"] = timing.busy;
@@ -78,7 +68,7 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   report["memory_stall_cycles"] = timing.memory_stall;
   report["dispatch_cycles"] = timing.dispatch;
   report["macs"] = timing.macs;
-  report["peak_macs_per_cycle"] = hardware.create_model(unused, nullptr)->peak_macs_per_cycle();
+  report["peak_macs_per_cycle"] = peak_macs_per_cycle;
   report["clock_hz"] = hardware.clock_hz();
   report["folds"] = timing.folds;
   report["mapping_efficiency"] = timing.mapping_efficiency;
@@ -174,9 +164,12 @@ void register_model(py::module_& m) {
       .def_readonly("name", &ModelInfo::name)
       .def_readonly("summary", &ModelInfo::summary)
       .def_readonly("parameters", &ModelInfo::parameters)
+      .def_readonly("file", &ModelInfo::file)
       .def("__repr__", [](const ModelInfo& i) { return "<ModelInfo " + i.name + ">"; });
 
   m.def("models", &model::models);
+  m.def("load_plugin", &model::load_plugin, py::arg("path"));
+  m.attr("MODEL_INTERFACE_VERSION") = model::kInterfaceVersion;
   m.def("device_parameters", &model::device_parameters);
   m.def(
       "check_hardware",

@@ -35,11 +35,13 @@ MatrixView view_of(const View& view) {
 
 SessionPtr open_session(const std::string& engine_path,
                         const std::map<std::string, std::string>& parameters,
-                        std::uint64_t region_bytes, std::uint32_t devices, std::uint32_t threads,
-                        double timeout_s, bool bit_accurate, bool debug) {
+                        const std::vector<std::string>& plugins, std::uint64_t region_bytes,
+                        std::uint32_t devices, std::uint32_t threads, double timeout_s,
+                        bool bit_accurate, bool debug) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.parameters = parameters;
+  options.plugins = plugins;
   options.region_bytes = region_bytes;
   options.devices = devices;
   options.threads = threads;
@@ -192,8 +194,9 @@ void register_session(py::module_& module) {
   using namespace py::literals;
   py::class_<Session, SessionPtr>(module, "Session")
       .def(py::init(&open_session), py::kw_only(), "engine_path"_a, "parameters"_a,
-           "region_bytes"_a = 256ull << 20, "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0,
-           "bit_accurate"_a = false, "debug"_a = false)
+           "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
+           "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
+           "debug"_a = false)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
           "contains",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 ABI_VERSION: tuple[int, int]
+MODEL_INTERFACE_VERSION: int
 
 class ParameterInfo:
     name: str
@@ -20,6 +21,15 @@ class ModelInfo:
     name: str
     summary: str
     parameters: list[ParameterInfo]
+    file: str
+    """The plug-in it came from; "" where it is built in."""
+
+def load_plugin(path: str) -> None:
+    """Make a shared object's models known to this process; an unchanged file again is no error.
+
+    Raises ValueError, and leaves the models as they were: the message says which file, what it is
+    and what was expected.
+    """
 
 def models() -> list[ModelInfo]: ...
 def device_parameters() -> list[ParameterInfo]: ...
@@ -61,7 +71,8 @@ def simulate_gemm(
     Keys: cycles, busy_cycles, fill_drain_cycles, memory_stall_cycles, dispatch_cycles, macs,
     peak_macs_per_cycle, clock_hz, folds, mapping_efficiency, compute_utilization (both 0..1), and
     read_bytes, write_bytes as [level][operand]. Raises ValueError for a dimension outside
-    1..2^32-1 or a bad parameter, OverflowError where a figure would exceed 2^63-1.
+    1..2^32-1 or a bad parameter, OverflowError where a figure would exceed 2^63-1, ShmgemmError
+    where the model throws, never ends the GEMM, or reports cycles that did not pass. Ctrl-C works.
     """
 
 def parse_quantity(
@@ -131,6 +142,7 @@ class Session:
         *,
         engine_path: str,
         parameters: dict[str, str],
+        plugins: list[str] = ...,
         region_bytes: int = ...,
         devices: int = 1,
         threads: int = 0,

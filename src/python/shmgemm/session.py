@@ -11,12 +11,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import _core, hardware, settings
+from . import _core, hardware, plugins, settings
 from .errors import Unsupported
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -107,6 +107,7 @@ def open(
     strict: bool | None = None,
     timeout: float | None = None,
     debug: bool | None = None,
+    plugins: str | Path | Iterable[str | Path] | None = None,
     engine_path: str | Path | None = None,
     **parameters: Any,
 ) -> Session:
@@ -125,12 +126,15 @@ def open(
         strict: raise device errors instead of falling back to the CPU.
         timeout: seconds without a sign of life after which the engine is given up.
         debug: write each command to stderr.
+        plugins: shared objects with timing models of your own, a path or several.
         engine_path: another `shmgemm-engine`.
 
     What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
 
     Raises:
-        ValueError: a setting or parameter that is not legal; the message says where it came from.
+        ValueError: a setting, parameter or plug-in that is not legal; the message says where it
+            came from.
+        FileNotFoundError: a file that does not exist.
         RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
     """
     former = current_or_none()
@@ -146,6 +150,7 @@ def open(
             "strict": strict,
             "timeout": timeout,
             "debug": debug,
+            "plugins": plugins,
             "engine_path": engine_path,
         },
         parameters,
@@ -163,10 +168,12 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         )
     if given["guest"]:
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
+    models_from = plugins.load(arguments["plugins"])
     described = hardware.load(given["hardware"], parameters)
     core = _core.Session(
         engine_path=given["engine_path"] or default_engine_path(),
         parameters=described.parameters,
+        plugins=models_from,
         region_bytes=given["region"],
         devices=given["devices"],
         threads=given["threads"],

@@ -106,6 +106,15 @@ def _parse_path(value: Any) -> str:
     raise ValueError
 
 
+def _parse_paths(value: Any) -> tuple[str, ...]:
+    """A string has paths as PATH has them; what is no string or path is an iterable of those."""
+    if isinstance(value, str):
+        value = [part for part in value.split(os.pathsep) if part]
+    elif isinstance(value, Path):
+        value = [value]
+    return tuple(_parse_path(part) for part in value)
+
+
 def _setting(
     name: str,
     default: Any,
@@ -147,6 +156,9 @@ SETTINGS: dict[str, Setting] = {
         _setting("strict", False, "raise instead of falling back", _YES_NO, _parse_bool),
         _setting("timeout", 5.0, "seconds without a heartbeat", "above 0", _parse_seconds),
         _setting("debug", False, "log each command", "debug or off", _parse_log, "SHMGEMM_LOG"),
+        _setting(
+            "plugins", (), "timing models of one's own", "paths, or a list of them", _parse_paths
+        ),
         _setting("engine_path", None, "the engine's executable", "a path", _parse_path),
     )
 }
@@ -207,6 +219,8 @@ def _relative_to(config: Path, setting: Setting, value: Any) -> Any:
     is_file = setting.name == "hardware" and isinstance(value, str) and value.endswith(".toml")
     if is_file or setting.name == "engine_path":
         return str(config.parent / Path(value).expanduser())
+    if setting.name == "plugins":
+        return tuple(str(config.parent / path) for path in value)
     return value
 
 

@@ -16,6 +16,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         "--guest", action="store_const", const=True, help="go through a guest's kernel"
     )
     group.add_argument("--hardware", metavar="PRESET|FILE", help="preset or TOML file")
+    add_plugin_option(group)
     group.add_argument(
         "--numerics",
         choices=("fast", "bit_accurate"),
@@ -30,6 +31,16 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plugin_option(parser: argparse._ActionsContainer, default: str | None = None) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        metavar="FILE",
+        default=default,
+        help="timing models of your own; repeatable",
+    )
+
+
 def open_session(args: argparse.Namespace) -> Session:
     from ..session import open
 
@@ -38,6 +49,7 @@ def open_session(args: argparse.Namespace) -> Session:
         args.guest,
         args.hardware,
         numerics=args.numerics,
+        plugins=args.plugin,
         devices=args.devices,
         strict=args.strict,
     )
