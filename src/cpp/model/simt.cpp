@@ -133,9 +133,8 @@ class Simt final : public SingleEvent {
   // `blocks` equal blocks in step with each other, each on a core of its own.
   Wave wave_of(const GemmShape& shape, const Grid& grid, std::uint64_t blocks) const {
     const Patch patch = patch_of(grid, blocks);
-    const Wide lines =
-        Wide{patch.rows * grid.loaded_rows + patch.columns * grid.loaded_columns} *
-        shape.input_bytes;
+    const Wide lines = Wide{patch.rows * grid.loaded_rows + patch.columns * grid.loaded_columns} *
+                       shape.input_bytes;
     const Cycle work = divide_up(grid.rows * grid.columns * grid.depth, macs_);
     const Cycle load = transfer(lines * grid.depth);
     const Cycle last_load = transfer(lines * grid.last_depth);
@@ -175,8 +174,8 @@ class Simt final : public SingleEvent {
         (static_cast<double>(peak_macs_per_cycle()) * static_cast<double>(working));
   }
 
-  // Memory reads what waves do not have in common; a block reads its tiles once from its core's
-  // shared memory, whoever else has them; its sums are in registers.
+  // Memory is read for the distinct tiles of each wave, a core's shared memory for every tile of
+  // its blocks; sums are in registers.
   void count_traffic(const GemmShape& shape, const Grid& grid, std::uint64_t tiles_a,
                      std::uint64_t tiles_b, GemmTiming& timing) const {
     const std::uint64_t rows = elements_of(tiles_a, shape.m, grid.blocks_m);
@@ -250,7 +249,7 @@ std::vector<Parameter> simt_parameters() {
 ModelInfo describe() {
   ModelInfo info;
   info.name = "simt";
-  info.summary = "GPU-like: waves of thread blocks over cores that share the memory's bandwidth";
+  info.summary = "GPU-like: waves of thread blocks over cores that share tiles and bandwidth";
   info.parameters = simt_parameters();
   info.create = [](const ModelContext& context) { return std::make_unique<Simt>(context); };
   return info;
