@@ -1,0 +1,57 @@
+"""What the pictures share: colours that the colour-blind can tell apart (Okabe and Ito's), titles,
+units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..profiling import Machine
+
+BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00"
+PURPLE, VIOLET, DARK = "#cc79a7", "#7f3c8d", "#444444"
+GREY, LINES, TEXT = "#bbbbbb", "#dddddd", "#555555"
+DPI = 130
+
+
+def plain(axes: Axes) -> None:
+    """No box around it, a faint grid behind it."""
+    axes.grid(True, which="major", color=LINES, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def title(machine: Machine, name: str) -> str:
+    """`minilm on tpu_v3 (model systolic, 940 MHz)`."""
+    model = machine.parameters.get("model", "unknown")
+    device = f"{machine.preset} (model {model}, {hertz_text(machine.clock_hz)})"
+    return f"{name} on {device}" if name else device
+
+
+def hertz_text(hertz: float) -> str:
+    for unit, scale in (("GHz", 1e9), ("MHz", 1e6), ("kHz", 1e3)):
+        if hertz >= scale and (unit != "GHz" or hertz % 1e8 == 0):
+            return f"{hertz / scale:g} {unit}"
+    return f"{hertz:g} Hz"
+
+
+def flops_text(flops: float) -> str:
+    for unit, scale in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6)):
+        if flops >= scale:
+            return f"{flops / scale:.3g} {unit}"
+    return f"{flops:.3g} FLOP/s"
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """The unit in which `seconds` is a number from 1 on, and the seconds in one of it."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6)):
+        if seconds >= scale:
+            return unit, scale
+    return "ns", 1e-9
+
+
+def count_text(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
