@@ -7,9 +7,11 @@ one stretch with its averages.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import _core
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = ("load", "compute", "store", "stall")  # by their number in a record (model::ActivityKind)
 _CORES_KEPT = 50  # a timeline shows no more: model::kTimelineEntries over 8 for each
-_BUSY, _STALL, _BYTES = range(3)
+_BUSY, _STALL, _DISPATCH, _BYTES = _RATES = range(4)
 _COLUMNS = {"load": _BYTES, "compute": _BUSY, "store": _BYTES, "stall": _STALL}
 
 
@@ -32,6 +34,7 @@ class Stretch:
     macs: float = 0.0  # share of the peak MACs
     busy: float = 0.0  # share in which operands stream through the arrays
     stall: float = 0.0  # share in which arrays wait for memory
+    dispatch: float = 0.0  # share before the cores begin
     bytes_per_cycle: float = 0.0  # to and from memory
 
 
@@ -90,22 +93,31 @@ def _average(record: Record) -> Stretch:
         macs=record.utilization,
         busy=record.busy_cycles / cycles,
         stall=record.memory_stall_cycles / cycles,
+        dispatch=record.dispatch_cycles / cycles,
         bytes_per_cycle=record.memory_bytes / cycles,
     )
 
 
 def _sums_of_timeline(record: Record) -> Iterator[tuple[int, int, list[float]]]:
     """(start, end, rates) between one change and the next, over all cores and from start to end."""
-    changes: dict[int, list[float]] = {record.start_cycles: [0.0] * 3, record.end_cycles: [0.0] * 3}
+    changes: defaultdict[int, list[float]] = defaultdict(lambda: [0.0 for _ in _RATES])
+
+    def add(column: int, start: int, end: int, rate: float) -> None:
+        changes[start][column] += rate
+        changes[end][column] -= rate
+
+    begin = record.start_cycles + record.dispatch_cycles
+    add(_DISPATCH, record.start_cycles, begin, 1.0)
+    add(_BUSY, begin, record.end_cycles, 0.0)
     for entry in record.timeline:
-        column = _COLUMNS[entry.kind]
         rate = entry.amount / (entry.end_cycles - entry.start_cycles)
-        changes.setdefault(entry.start_cycles, [0.0] * 3)[column] += rate
-        changes.setdefault(entry.end_cycles, [0.0] * 3)[column] -= rate
-    rates = [0.0] * 3
+        add(_COLUMNS[entry.kind], entry.start_cycles, entry.end_cycles, rate)
+    rates = [0.0 for _ in _RATES]
     times = sorted(changes)
-    for start, end in zip(times, times[1:], strict=False):
-        rates = [max(0.0, rate + change) for rate, change in zip(rates, changes[start], strict=True)]
+    for start, end in pairwise(times):
+        rates = [
+            max(0.0, rate + change) for rate, change in zip(rates, changes[start], strict=True)
+        ]
         yield start, end, rates
 
 
@@ -153,7 +165,8 @@ def _mean(group: Sequence[Stretch]) -> Stretch:
         total = sum(getattr(one, name) * (one.end - one.start) for one in group)
         return float(total / (end - start))
 
-    return Stretch(start, end, mean("macs"), mean("busy"), mean("stall"), mean("bytes_per_cycle"))
+    names = [field.name for field in fields(Stretch)[2:]]
+    return Stretch(start, end, **{name: mean(name) for name in names})
 
 
 def stretches(record: Record, machine: Machine, shortest: float = 0.0) -> list[Stretch]:
@@ -174,13 +187,14 @@ def stretches(record: Record, machine: Machine, shortest: float = 0.0) -> list[S
     # Ideal memory takes no time, which leaves no slice to show; and cores may not have been kept.
     bytes_scale = record.memory_bytes / moved if moved else 0.0
     bytes_mean = 0.0 if moved else record.memory_bytes / record.cycles
-    whole = (
+    whole: Iterator[Stretch] = (
         Stretch(
             start,
             end,
             macs=min(1.0, rates[_BUSY] * macs),
             busy=min(1.0, rates[_BUSY] / cores),
             stall=min(1.0, rates[_STALL] / cores),
+            dispatch=rates[_DISPATCH],
             bytes_per_cycle=rates[_BYTES] * bytes_scale + bytes_mean,
         )
         for start, end, rates in sums

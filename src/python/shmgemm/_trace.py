@@ -81,7 +81,7 @@ def _slice(entry: TimelineEntry, tid: int, start_us: float, us: float) -> Event:
 
 def _counter(name: str, at_us: float, unit: str, value: float) -> Event:
     return {
-        "name": f"{name} [{unit}]",
+        "name": name,
         "ph": "C",
         "pid": SIMULATED,
         "tid": 0,
@@ -93,17 +93,19 @@ def _counter(name: str, at_us: float, unit: str, value: float) -> Event:
 class _Device:
     """The tracks of one simulated device: its ops, what its cores did below, and two counters."""
 
-    def __init__(self, records: Sequence[Record], machine: Machine, name: str) -> None:
+    def __init__(self, records: Sequence[Record], machine: Machine, name: str, prefix: str) -> None:
         self._placed = placed(records)
         self._machine = machine
         self._name = name
+        self._prefix = prefix
         self._lanes = sorted({_lane_of(entry) for record in records for entry in record.timeline})
 
     def labels(self, first_tid: int) -> list[Event]:
         """Numbers the tracks from `first_tid` on, in the order in which they are to be shown."""
         self._tids = {lane: first_tid + 1 + index for index, lane in enumerate(self._lanes)}
         self._tid = first_tid
-        names = [self._name, *(f"  core {core} {KINDS[kind]}" for core, kind in self._lanes)]
+        lanes = [f"{self._prefix}core {core} {KINDS[kind]}" for core, kind in self._lanes]
+        names = [self._name, *lanes]
         events = []
         for tid, name in enumerate(names, first_tid):
             events.append(_label("thread_name", SIMULATED, tid, name))
@@ -123,25 +125,24 @@ class _Device:
                 at = start + entry.start_cycles - record.start_cycles
                 yield _slice(entry, self._tids[_lane_of(entry)], at * us, us)
 
-    def counters(self, prefix: str) -> Iterator[Event]:
+    def counters(self) -> Iterator[Event]:
         """A value wherever one changes, and 0 where the device is idle."""
         shortest = sum(record.cycles for record, _ in self._placed) / _MOST_COUNTS
         until = 0.0
         for record, start in self._placed:
             us = 1e6 / record.clock_hz
             if start * us > until + 1e-6:
-                yield from self._counts(prefix, until, 0.0, 0.0)
+                yield from self._counts(until, 0.0, 0.0)
             for stretch in stretches(record, self._machine, shortest):
                 at = (start + stretch.start - record.start_cycles) * us
                 speed = stretch.bytes_per_cycle * record.clock_hz / 1e9
-                yield from self._counts(prefix, at, 100 * stretch.busy, speed)
+                yield from self._counts(at, 100 * stretch.busy, speed)
             until = (start + record.cycles) * us
-        yield from self._counts(prefix, until, 0.0, 0.0)
+        yield from self._counts(until, 0.0, 0.0)
 
-    @staticmethod
-    def _counts(prefix: str, at_us: float, busy: float, speed: float) -> Iterator[Event]:
-        yield _counter(f"{prefix}array use", at_us, "%", busy)
-        yield _counter(f"{prefix}memory bandwidth", at_us, "GB/s", speed)
+    def _counts(self, at_us: float, busy: float, speed: float) -> Iterator[Event]:
+        yield _counter(f"{self._prefix}array use", at_us, "%", busy)
+        yield _counter(f"{self._prefix}memory bandwidth", at_us, "GB/s", speed)
 
 
 def _lane_of(entry: TimelineEntry) -> tuple[int, int]:
@@ -158,11 +159,11 @@ def _simulated(records: Sequence[Record], machines: Sequence[Machine]) -> list[E
     for (session, number), ops in by_device.items():
         text = f"device {number}"
         text = f"session {session}, {text}" if len(machines) > 1 else text
-        device = _Device(ops, machines[session], f"{text} ({machines[session].preset})")
+        prefix = f"{text}: " if len(by_device) > 1 else ""
+        device = _Device(ops, machines[session], f"{text} ({machines[session].preset})", prefix)
         labels = device.labels(tid)
         tid += len(labels) // 2
-        prefix = f"{text}: " if len(by_device) > 1 else ""
-        events += [*labels, *device.ops(), *device.slices(group), *device.counters(prefix)]
+        events += [*labels, *device.ops(), *device.slices(group), *device.counters()]
     return events
 
 

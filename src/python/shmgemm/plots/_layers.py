@@ -27,24 +27,32 @@ _PARTS = (
 
 
 def rows(records: Sequence[Record]) -> list[Group]:
-    """One group per layer. Of more than MOST_ROWS layers those of one kind share a row (numbers in
-    their paths become *); of more kinds than that the cheapest share the last."""
-    found = groups(records)
-    if len(found) <= MOST_ROWS:
-        return found
-    kinds: dict[str, list[Group]] = {}
-    for group in found:
-        kinds.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", group.label), []).append(group)
-    merged = []
-    for label, members in kinds.items():
-        more = f"  ({len(members)} layers)" if len(members) > 1 else ""
-        merged.append(_sum(label + more, members))
+    """One group per layer. Of more than MOST_ROWS layers those of one kind share a row: the first
+    number in their paths becomes *, or, where that is not enough, all do. Of more kinds than that
+    the cheapest share the last row."""
+    merged = found = groups(records)
+    for numbers in (1, 0):  # 0: all
+        if len(merged) <= MOST_ROWS:
+            return merged
+        merged = _by_kind(found, numbers)
     if len(merged) <= MOST_ROWS:
         return merged
     costly = sorted(merged, key=lambda group: -group.cycles)[: MOST_ROWS - 1]
     kept = [group for group in merged if group in costly]
     rest = [group for group in merged if group not in costly]
     return [*kept, _sum(f"{len(rest)} more kinds of layers", rest)]
+
+
+def _by_kind(layers: Sequence[Group], numbers: int) -> list[Group]:
+    kinds: dict[str, list[Group]] = {}
+    for group in layers:
+        label = re.sub(r"(?<![^.])\d+(?![^.])", "*", group.label, count=numbers)
+        kinds.setdefault(label, []).append(group)
+    merged = []
+    for label, members in kinds.items():
+        more = f"  ({len(members)} layers)" if len(members) > 1 else ""
+        merged.append(_sum(label + more, members))
+    return merged
 
 
 def _sum(label: str, members: Sequence[Group]) -> Group:
@@ -54,6 +62,11 @@ def _sum(label: str, members: Sequence[Group]) -> Group:
             setattr(total, name, getattr(total, name) + getattr(group, name))
         total.simulated_s += group.simulated_s
     return total
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.2g} %"
 
 
 def _fit(label: str, most: int = 48) -> str:
@@ -68,7 +81,8 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
     path = Path(path)
     found = rows([record for record in profile.records if record.session == 0])
     whole = sum(group.cycles for group in found)
-    height = 1.4 + 0.24 * max(len(found), 3)
+    places_shown = max(len(found), 3)  # a lone bar is no wall
+    height = 1.4 + 0.24 * places_shown
     figure = Figure(figsize=(11, height), dpi=_style.DPI, layout="constrained")
     axes = figure.add_subplot()
     if not whole:
@@ -87,7 +101,8 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
         axes.barh(places, widths, left=left, height=0.75, color=colour, label=label)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     for place, group in enumerate(found):
-        text = f"{100 * group.cycles / whole:.1f} %, {100 * group.utilization:.0f} % of peak"
+        share, use = (_percent(x) for x in (group.cycles / whole, group.utilization))
+        text = f"{share}, {use} of peak"
         axes.annotate(
             text,
             (group.cycles * scale, place),
@@ -102,7 +117,7 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_yticks(places, [_fit(group.label) for group in found], fontsize=8)
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_ylim(places_shown - 0.4, -0.6)
     axes.set_xlim(0, longest * scale * 1.2)
     axes.set_xlabel(f"simulated time [{unit}]; beside each bar: share of the run, MACs of the peak")
     figure.suptitle(
@@ -110,8 +125,6 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
         x=0.01,
         ha="left",
     )
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, fontsize=8, borderpad=0
-    )
+    _style.legend_above(axes, axes.get_legend_handles_labels()[0])
     figure.savefig(path)
     return path

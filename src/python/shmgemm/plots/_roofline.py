@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,12 @@ def _draw_roofs(axes: Axes, peak: float, memory: int | None, low: float, high: f
     )
 
 
+def _decades(least: float, most: float) -> tuple[float, float]:
+    """Powers of ten around both, with some room: a tick at each end, and at least one between."""
+    low, high = floor(log10(least / 1.5)), ceil(log10(most * 1.5))
+    return 10.0**low, 10.0 ** max(high, low + 2)
+
+
 def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     """Write the picture, in the format of the path's ending; `name` says in its title what ran.
 
@@ -115,7 +122,7 @@ def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     peak = 2.0 * max(r.peak_macs_per_cycle for r in records) * machine.clock_hz
     memory = bandwidth(machine)
     xs = [point.intensity for point in found] + ([peak / memory] if memory else [])
-    low, high = min(xs) / 3, max(xs) * 3
+    low, high = _decades(min(xs), max(xs))
     _draw_roofs(axes, peak, memory, low, high)
     for index, point in enumerate(found):
         shown = index < MOST_SHAPES
@@ -124,14 +131,16 @@ def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
             point.flops,
             s=90,
             marker=_MARKERS[index] if shown else ".",
-            facecolor="none" if shown else _style.GREY,  # equal points lie on each other: see through
+            facecolor="none"
+            if shown
+            else _style.GREY,  # equal points lie on each other: see through
             edgecolor=_COLOURS[index] if shown else _style.GREY,
             linewidth=1.8,
             label=point.label if shown else None,
             zorder=3 if shown else 2,
         )
     axes.set_xlim(low, high)
-    axes.set_ylim(min(point.flops for point in found) / 4, peak * 2.5)
+    axes.set_ylim(_decades(min(point.flops for point in found), peak))
     count = _style.count_text(len(records), "product")
     axes.set_title(f"{_style.title(machine, name)}: {count}", loc="left")
     rest = len(found) - MOST_SHAPES

@@ -4,15 +4,17 @@ units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from ..profiling import Machine
 
 BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00"
-PURPLE, VIOLET, DARK = "#cc79a7", "#7f3c8d", "#444444"
+PURPLE, VIOLET, NAVY, DARK = "#cc79a7", "#7f3c8d", "#08306b", "#444444"
 GREY, LINES, TEXT = "#bbbbbb", "#dddddd", "#555555"
 DPI = 130
 
@@ -22,6 +24,19 @@ def plain(axes: Axes) -> None:
     axes.grid(True, which="major", color=LINES, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_above(axes: Axes, handles: Sequence[Artist]) -> None:
+    """One line of entries between the title and the axes, where they hide nothing."""
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        borderpad=0,
+    )
 
 
 def title(machine: Machine, name: str) -> str:

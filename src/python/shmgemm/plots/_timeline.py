@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from .._activity import bandwidth, placed, stretches
 from . import _style
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..profiling import Machine, Profile, Record
 
-MOST_GROUPS = 24  # module groups that are marked
+MOST_GROUPS = 16  # of modules, marked
 _POINTS = 1600
 _MOST_MARKS = 400  # ops whose boundaries are marked
 
@@ -30,14 +31,14 @@ Placed = Sequence[tuple["Record", int]]
 
 
 def rates(ops: Placed, machine: Machine, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, len(edges) - 1) means between `edges` (cycles): MACs, busy and stall as shares of 1,
-    bytes per cycle."""
+    """(5, len(edges) - 1) means between `edges` (cycles): MACs, busy, stall and dispatch as shares
+    of 1, bytes per cycle."""
     shortest = float(edges[1] - edges[0]) / 4
     rows: list[tuple[float, ...]] = []
     for record, start in ops:
         shift = start - record.start_cycles
         for one in stretches(record, machine, shortest):
-            shares = (one.macs, one.busy, one.stall, one.bytes_per_cycle)
+            shares = (one.macs, one.busy, one.stall, one.dispatch, one.bytes_per_cycle)
             rows.append((one.start + shift, one.end + shift, *shares))
     table = np.array(sorted(rows), dtype=np.float64)
     begins, ends = table[:, 0], table[:, 1]
@@ -92,19 +93,22 @@ def _draw_groups(axes: Axes, groups: list[tuple[str, int, int]], scale: float) -
 
 
 def _draw_use(axes: Axes, means: NDArray[np.float64], edges: NDArray[np.float64]) -> None:
-    macs, busy, stall = (100 * row for row in means[:3])
+    macs, busy, stall, dispatch = 100 * means[:4]
     busy = np.maximum(busy, macs)
-    top = np.minimum(busy + stall, 100)
-    axes.stairs(busy, edges, fill=True, color=_style.SKY, label="operands stream")
-    axes.stairs(macs, edges, fill=True, color=_style.BLUE, label="MACs, of the peak")
-    axes.stairs(
-        top, edges, baseline=busy, fill=True, color=_style.VERMILION, label="waiting for memory"
+    stalled = np.minimum(busy + stall, 100)
+    layers = (
+        (macs, 0, _style.NAVY, "MACs, of the peak"),
+        (busy, macs, _style.BLUE, "busy beyond that"),
+        (stalled, busy, _style.VERMILION, "memory stall"),
+        (np.minimum(stalled + dispatch, 100), stalled, _style.GREY, "dispatch"),
     )
+    for values, base, colour, label in layers:
+        axes.stairs(values, edges, baseline=base, fill=True, color=colour, label=label)
+    rest = Patch(facecolor="white", edgecolor=_style.GREY, label="fill/drain, idle")
     axes.set_ylim(0, 100)
     axes.set_ylabel("arrays [% of cycles]")
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, fontsize=8, borderpad=0
-    )
+    handles = [*axes.get_legend_handles_labels()[0], rest]
+    _style.legend_above(axes, handles)
 
 
 def _draw_bandwidth(
@@ -129,6 +133,7 @@ def _draw_bandwidth(
         va="bottom",
         fontsize=8,
         color=_style.TEXT,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
 
 
@@ -168,7 +173,7 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
         _style.plain(axes)
     _draw_use(use, means, edges * scale)
     limit = bandwidth(machine)
-    _draw_bandwidth(memory, means[3] * machine.clock_hz, edges * scale, limit)
+    _draw_bandwidth(memory, means[4] * machine.clock_hz, edges * scale, limit)
     memory.set_xlim(0, last * scale)
     memory.set_xlabel(f"simulated time [{unit}]")
     _mark(use, memory, ops, groups, scale)
