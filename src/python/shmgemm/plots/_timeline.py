@@ -1,6 +1,7 @@
 """A run as it went: how busy arrays and memory were over simulated time, and in which layers.
 
-What is shown of a device is drawn from the ops' timelines, a point for each pixel at most.
+Drawn from the ops' timelines, a step for each pixel; of very many ops, which no pixel could show,
+as means over several of them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from ..profiling import Machine, Profile, Record
 
 MOST_GROUPS = 16  # of modules, marked
-_POINTS = 1600
-_MOST_MARKS = 400  # ops whose boundaries are marked
+_STEPS = 1600
+_MOST_OPS = 300  # that can be told apart
+_OPS_OF_A_STEP = 4  # where there are more
 
 Placed = Sequence[tuple["Record", int]]
 
@@ -98,7 +100,7 @@ def _draw_use(axes: Axes, means: NDArray[np.float64], edges: NDArray[np.float64]
     stalled = np.minimum(busy + stall, 100)
     layers = (
         (macs, 0, _style.NAVY, "MACs, of the peak"),
-        (busy, macs, _style.BLUE, "busy beyond that"),
+        (busy, macs, _style.BLUE, "busy, but PEs unused"),
         (stalled, busy, _style.VERMILION, "memory stall"),
         (np.minimum(stalled + dispatch, 100), stalled, _style.GREY, "dispatch"),
     )
@@ -137,6 +139,10 @@ def _draw_bandwidth(
     )
 
 
+def _steps(ops: int) -> int:
+    return _STEPS if ops <= _MOST_OPS else min(_STEPS, ops // _OPS_OF_A_STEP)
+
+
 def _busiest(profile: Profile) -> list[Record]:
     """The records of the first session's device that worked longest."""
     by_device: dict[int, list[Record]] = {}
@@ -167,7 +173,8 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
     groups = module_groups(ops)
     heights = [0.32, 2.6, 1.8] if len(groups) > 1 else [0.05, 2.6, 1.8]
     band, use, memory = figure.subplots(3, 1, sharex=True, height_ratios=heights)
-    edges = np.linspace(0, last, _POINTS + 1)
+    steps = _steps(len(ops))
+    edges = np.linspace(0, last, steps + 1)
     means = rates(ops, machine, edges)
     for axes in (use, memory):
         _style.plain(axes)
@@ -175,7 +182,8 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
     limit = bandwidth(machine)
     _draw_bandwidth(memory, means[4] * machine.clock_hz, edges * scale, limit)
     memory.set_xlim(0, last * scale)
-    memory.set_xlabel(f"simulated time [{unit}]")
+    means_over = f"; means over {last / steps:,.0f} cycles" if steps < _STEPS else ""
+    memory.set_xlabel(f"simulated time [{unit}]{means_over}")
     _mark(use, memory, ops, groups, scale)
     devices = len({record.device for record in profile.records if record.session == 0})
     which = f", device {records[0].device} of {devices}" if devices > 1 else ""
@@ -196,8 +204,8 @@ def _mark(
     """Lines where a group of modules begins; ticks where an op does."""
     for _, start, _ in groups[1:]:
         for axes in (use, memory):
-            axes.axvline(start * scale, color="#888888", linewidth=0.7)
-    if len(ops) <= _MOST_MARKS:
+            axes.axvline(start * scale, color=_style.DARK, linewidth=0.8)
+    if len(ops) <= _MOST_OPS:
         starts = [start * scale for _, start in ops]
         use.plot(
             starts,
