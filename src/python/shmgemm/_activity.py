@@ -172,8 +172,8 @@ def _mean(group: Sequence[Stretch]) -> Stretch:
 def stretches(record: Record, machine: Machine, shortest: float = 0.0) -> list[Stretch]:
     """An op's rates over its cycles, which they cover without a gap.
 
-    Their sums are the record's: `macs`, and the bytes of its memory traffic. None but the last is
-    shorter than `shortest` cycles.
+    Their sums are the record's: `macs`, and the bytes of its memory traffic (nearly, where there
+    are more cores than a timeline keeps). None but the last is shorter than `shortest` cycles.
     """
     if record.cycles == 0:
         return []
