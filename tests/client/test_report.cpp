@@ -28,6 +28,7 @@ struct Written {
   Written() {
     head.head = {SHMGEMM_REPORT_GEMM, sizeof head + 3 * sizeof(shmgemm_timeline_entry)};
     head.macs = 77;
+    head.peak_macs_per_cycle = 4;
     head.mapping_efficiency = head.compute_utilization = 0.5;
     head.timeline_count = 3;
     completion.start_cycles = 1000;
@@ -91,12 +92,17 @@ TEST(Report, IsRefusedWhereSizesDisagree) {
 }
 
 TEST(Report, IsRefusedWhereAFieldCannotBe) {
-  Written kind, share, nan, late;
+  Written kind, share, nan, late, idle, parts, wraps;
   kind.head.head.kind = SHMGEMM_REPORT_INFO;
   share.head.compute_utilization = 1.5;
   nan.head.mapping_efficiency = std::nan("");
   late.entries[1].end_cycles = 1101;
-  for (Written* written : {&kind, &share, &nan, &late}) EXPECT_TRUE(written->refused());
+  idle.head.peak_macs_per_cycle = 0;
+  parts.completion.busy_cycles = parts.completion.memory_stall_cycles = 51;
+  wraps.completion.busy_cycles = wraps.completion.fill_drain_cycles = std::uint64_t{1} << 63;
+  for (Written* written : {&kind, &share, &nan, &late, &idle, &parts, &wraps}) {
+    EXPECT_TRUE(written->refused());
+  }
 }
 
 TEST(Report, NoiseIsRefusedOrLiesWithinTheOp) {

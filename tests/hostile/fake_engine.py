@@ -125,7 +125,7 @@ def reports_noise(engine: FakeEngine, command: abi.Command) -> None:
     answer = engine.answer_to(command)
     if command.report:
         count = (abi.REPORT_BYTES - ctypes.sizeof(abi.GemmReport)) // 32
-        report = abi.GemmReport(timeline_count=count)
+        report = abi.GemmReport(peak_macs_per_cycle=1, timeline_count=count)
         answer.report_bytes = ctypes.sizeof(report) + 32 * count
         report.head = abi.Report(abi.ReportKind.GEMM, answer.report_bytes)
         at = command.report * abi.BLOCK_ALIGN

@@ -153,6 +153,16 @@ def test_of_several_devices_the_busiest_is_drawn(tmp_path: Path) -> None:
     assert "device 1 of 2: 3 products" in picture
 
 
+def test_the_title_says_where_there_are_more_sessions(tmp_path: Path) -> None:
+    with shmgemm.profile() as found:
+        for hardware in (SYSTOLIC, HARDWARE):
+            with shmgemm.open(hardware=hardware, region=16 << 20):
+                shmgemm.gemm(torch.ones(5, 9), torch.ones(9, 7))
+    for draw in PICTURES:
+        picture = draw(found, tmp_path / "p.svg").read_text()
+        assert "custom (model systolic, 1 MHz), first of 2 sessions: " in picture
+
+
 def test_times_have_the_unit_that_suits_them() -> None:
     assert _style.time_unit(3.0) == ("s", 1.0)
     assert _style.time_unit(0.02) == ("ms", 1e-3)

@@ -389,8 +389,10 @@ def test_the_trace_has_tracks_for_cores_and_counters(tmp_path: Path) -> None:
     integrals = {}
     for name, most in (("array use", 100), ("memory bandwidth", 0.008)):
         values = [(e["ts"], *e["args"].values()) for e in events if e["name"] == name]
+        assert all(before[1] != after[1] for before, after in pairwise(values))
         assert values == sorted(values, key=lambda value: value[0])
-        assert values[-1] == (prof.records[-1].end_cycles * us, 0)
+        assert values[-1][0] <= prof.records[-1].end_cycles * us
+        assert values[-1][1] == 0
         assert 0 < max(value for _, value in values) <= most
         integrals[name] = sum(v * (after - at) for (at, v), (after, _) in pairwise(values))
     moved = sum(op.memory_bytes for op in prof.records)
@@ -409,7 +411,7 @@ def test_a_long_runs_slices_are_merged(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert count / 4 <= len(slices) <= count / 3 + 8
     moved = sum(e["args"]["bytes"] for e in slices if e["name"] in ("load", "store"))
     assert moved == op.memory_bytes
-    assert 5 <= sum(e["name"] == "array use" for e in events) <= 12
+    assert 2 <= sum(e["name"] == "array use" for e in events) <= 12
 
 
 def test_ops_that_overlap_on_the_host_get_lanes_of_their_own(device: Any, tmp_path: Path) -> None:

@@ -15,6 +15,15 @@ namespace {
 // Not NaN; a quotient of huge numbers may round to more than 1.
 bool is_share(double value) { return value >= 0 && value <= 1 + 1e-9; }
 
+bool parts_fit(const shmgemm_completion& op) {
+  std::uint64_t rest = op.end_cycles - op.start_cycles;
+  for (const std::uint64_t part : {op.busy_cycles, op.fill_drain_cycles, op.memory_stall_cycles}) {
+    if (part > rest) return false;
+    rest -= part;
+  }
+  return true;
+}
+
 void check(const GemmReport& report, const shmgemm_completion& completion) {
   const shmgemm_gemm_report& head = report.head;
   if (head.head.kind != SHMGEMM_REPORT_GEMM) {
@@ -28,6 +37,8 @@ void check(const GemmReport& report, const shmgemm_completion& completion) {
   if (!is_share(head.mapping_efficiency) || !is_share(head.compute_utilization)) {
     refuse("a share is not between 0 and 1");
   }
+  if (head.peak_macs_per_cycle == 0) refuse("a peak of 0 MACs per cycle");
+  if (!parts_fit(completion)) refuse("the parts of its cycles are more than the whole");
   if (shmgemm_validate_timeline(report.timeline.data(), head.timeline_count, &completion) !=
       SHMGEMM_STATUS_OK) {
     refuse("its timeline is out of order or leaves the op's cycles");

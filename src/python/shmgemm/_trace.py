@@ -86,7 +86,7 @@ def _counter(name: str, at_us: float, unit: str, value: float) -> Event:
         "pid": SIMULATED,
         "tid": 0,
         "ts": round(at_us, _DIGITS),
-        "args": {unit: round(value, 3)},
+        "args": {unit: value},
     }
 
 
@@ -126,23 +126,31 @@ class _Device:
                 yield _slice(entry, self._tids[_lane_of(entry)], at * us, us)
 
     def counters(self) -> Iterator[Event]:
-        """A value wherever one changes, and 0 where the device is idle."""
+        """A value wherever one changes; 0 where the device is idle and at the end."""
+        shown: dict[str, float] = {}
+        for at_us, busy, speed in self._values():
+            for name, unit, value in (
+                ("array use", "%", round(100 * busy, 2)),
+                ("memory bandwidth", "GB/s", float(f"{speed:.5g}")),
+            ):
+                if shown.get(name) != value:
+                    shown[name] = value
+                    yield _counter(self._prefix + name, at_us, unit, value)
+
+    def _values(self) -> Iterator[tuple[float, float, float]]:
+        """(time in microseconds, share of cycles busy, GB/s) from then on."""
         shortest = sum(record.cycles for record, _ in self._placed) / _MOST_COUNTS
-        until = 0.0
+        until = 0
         for record, start in self._placed:
             us = 1e6 / record.clock_hz
-            if start * us > until + 1e-6:
-                yield from self._counts(until, 0.0, 0.0)
+            if start > until:
+                yield until * us, 0.0, 0.0
             for stretch in stretches(record, self._machine, shortest):
-                at = (start + stretch.start - record.start_cycles) * us
-                speed = stretch.bytes_per_cycle * record.clock_hz / 1e9
-                yield from self._counts(at, 100 * stretch.busy, speed)
-            until = (start + record.cycles) * us
-        yield from self._counts(until, 0.0, 0.0)
-
-    def _counts(self, at_us: float, busy: float, speed: float) -> Iterator[Event]:
-        yield _counter(f"{self._prefix}array use", at_us, "%", busy)
-        yield _counter(f"{self._prefix}memory bandwidth", at_us, "GB/s", speed)
+                at = start + stretch.start - record.start_cycles
+                yield at * us, stretch.busy, stretch.bytes_per_cycle * record.clock_hz / 1e9
+            until = start + record.cycles
+        if self._placed:
+            yield until * us, 0.0, 0.0
 
 
 def _lane_of(entry: TimelineEntry) -> tuple[int, int]:

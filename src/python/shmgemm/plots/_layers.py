@@ -76,7 +76,7 @@ def _fit(label: str, most: int = 48) -> str:
 def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
     """Write the picture, in the format of the path's ending; `name` says in its title what ran.
 
-    Of several machines it shows the first.
+    Of several sessions it shows the first.
     """
     path = Path(path)
     found = rows([record for record in profile.records if record.session == 0])
@@ -121,7 +121,7 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
     axes.set_xlim(0, longest * scale * 1.2)
     axes.set_xlabel(f"simulated time [{unit}]; beside each bar: share of the run, MACs of the peak")
     figure.suptitle(
-        f"{_style.title(machine, name)}: {_style.count_text(whole, 'cycle')} by layer",
+        f"{_style.title(profile, name)}: {_style.count_text(whole, 'cycle')} by layer",
         x=0.01,
         ha="left",
     )

@@ -101,7 +101,7 @@ def _decades(least: float, most: float) -> tuple[float, float]:
 def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     """Write the picture, in the format of the path's ending; `name` says in its title what ran.
 
-    Of several machines it shows the first.
+    Of several sessions it shows the first.
     """
     path = Path(path)
     records = [record for record in profile.records if record.session == 0]
@@ -142,7 +142,7 @@ def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     axes.set_xlim(low, high)
     axes.set_ylim(_decades(min(point.flops for point in found), peak))
     count = _style.count_text(len(records), "product")
-    axes.set_title(f"{_style.title(machine, name)}: {count}", loc="left")
+    axes.set_title(f"{_style.title(profile, name)}: {count}", loc="left")
     rest = len(found) - MOST_SHAPES
     title = "MxNxK" + (f" (grey: {rest} more shapes)" if rest > 0 else "")
     axes.legend(title=title, loc="best", frameon=False, alignment="left")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from ..profiling import Machine
+    from ..profiling import Profile
 
 BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00"
 PURPLE, VIOLET, NAVY, DARK = "#cc79a7", "#7f3c8d", "#08306b", "#444444"
@@ -39,10 +39,12 @@ def legend_above(axes: Axes, handles: Sequence[Artist]) -> None:
     )
 
 
-def title(machine: Machine, name: str) -> str:
-    """`minilm on tpu_v3 (model systolic, 940 MHz)`."""
+def title(profile: Profile, name: str) -> str:
+    """`minilm on tpu_v3 (model systolic, 940 MHz)`; of several sessions it is the first's."""
+    machine, sessions = profile.machines[0], len(profile.machines)
     model = machine.parameters.get("model", "unknown")
     device = f"{machine.preset} (model {model}, {hertz_text(machine.clock_hz)})"
+    device += f", first of {sessions} sessions" if sessions > 1 else ""
     return f"{name} on {device}" if name else device
 
 

@@ -155,7 +155,7 @@ def _busiest(profile: Profile) -> list[Record]:
 def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
     """Write the picture, in the format of the path's ending; `name` says in its title what ran.
 
-    Of several machines it shows the first, of several devices the one that worked longest.
+    Of several sessions it shows the first, of several devices the one that worked longest.
     """
     path = Path(path)
     records = _busiest(profile)
@@ -189,7 +189,7 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
     which = f", device {records[0].device} of {devices}" if devices > 1 else ""
     counts = f"{_style.count_text(len(ops), 'product')}, {_style.count_text(last, 'cycle')}"
     note = "" if any(op.timeline_data for op in records) else "; means over each product"
-    figure.suptitle(f"{_style.title(machine, name)}{which}: {counts}{note}", x=0.01, ha="left")
+    figure.suptitle(f"{_style.title(profile, name)}{which}: {counts}{note}", x=0.01, ha="left")
     if len(groups) > 1:
         _draw_groups(band, groups, scale)
     else:
