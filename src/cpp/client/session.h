@@ -50,6 +50,7 @@ struct OpRecord {
   double mapping_efficiency = 0, compute_utilization = 0;
   std::uint64_t read_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
   std::uint64_t write_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
+  std::vector<shmgemm_timeline_entry> timeline;  // what each core did when, where the model says
 };
 
 struct Stats {

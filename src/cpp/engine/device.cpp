@@ -21,6 +21,7 @@ model::GemmShape shape_of(const shmgemm_command& command) {
   shape.output_bytes = out;
   shape.bias = (command.flags & SHMGEMM_FLAG_BIAS) != 0;
   shape.accumulate = (command.flags & SHMGEMM_FLAG_ACCUMULATE) != 0;
+  shape.timeline = command.report != 0;
   shape.placement[model::kA] = {command.a, std::uint64_t{command.lda} * in, command.stride_a * in,
                                 (command.flags & SHMGEMM_FLAG_TRANSPOSE_A) != 0};
   shape.placement[model::kB] = {command.b, std::uint64_t{command.ldb} * in, command.stride_b * in,

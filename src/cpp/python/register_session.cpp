@@ -184,7 +184,11 @@ void register_records(py::module_& module) {
       .def_property_readonly("read_bytes",
                              [table](const OpRecord& self) { return table(self.read_bytes); })
       .def_property_readonly("write_bytes",
-                             [table](const OpRecord& self) { return table(self.write_bytes); });
+                             [table](const OpRecord& self) { return table(self.write_bytes); })
+      .def_property_readonly("timeline", [](const OpRecord& self) {
+        return py::bytes(reinterpret_cast<const char*>(self.timeline.data()),
+                         self.timeline.size() * sizeof(shmgemm_timeline_entry));
+      });
 }
 
 }  // namespace

@@ -133,6 +133,8 @@ class OpRecord:
     compute_utilization: float
     read_bytes: list[list[int]]
     write_bytes: list[list[int]]
+    timeline: bytes
+    """Entries of 32 bytes as in abi.TimelineEntry, by core, kind and start; checked."""
 
 _View = tuple[int, int, int, int]  # address, batch stride, row stride, column stride (elements)
 

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         with redirect_stdout(stdout), _offloading() as left, profile() as prof:
             code = _run_script(script, args.arguments)
         out = _report.folder(args.out, script.stem, session)
-        files = _report.write_files(prof, out)
+        files = _report.write_files(prof, out, script.name)
     if not prof.records:
         print("shmgemm: nothing was simulated: no linear layer was called", file=sys.stderr)
     if args.json:
