@@ -217,7 +217,6 @@ class Request:
 
 @dataclass(eq=False)
 class Load(Request):
-    made: bool = False
     block: Block | None = None  # of C and bias
     before: Load | None = None  # of A and B: the one that was in the same half
     users: int = 0  # steps that have yet to free the half
@@ -237,6 +236,9 @@ class Step:
     ends: int = 0  # latest so far
     frees: list[tuple[int, Load]] = field(default_factory=list)  # when, which load's half
 
+    def is_running(self, now: int) -> bool:
+        return bool(self.frees) or self.begun < len(self.tiles) or self.ends > now
+
 
 @dataclass(eq=False)
 class Block:
@@ -245,13 +247,11 @@ class Block:
     before: Block | None  # that was in the same half of the accumulator
     store: Request | None = None
 
+    def is_stored(self, now: int) -> bool:
+        return self.store is not None and self.store.done is not None and self.store.done <= now
+
     def has_room(self, now: int) -> bool:
-        before = self.before
-        return before is None or (before.store is not None and is_done(before.store, now))
-
-
-def is_done(request: Request, now: int) -> bool:
-    return request.done is not None and request.done <= now
+        return self.before is None or self.before.is_stored(now)
 
 
 Place = tuple[int, int, int]  # batch entry, and the tile's first row and column
@@ -382,13 +382,14 @@ class Core:
         self.loads_made: list[Load] = []
         self.next_load = 0
         self.next_ready = 0
-        self.next_step = 0  # whose first tile has not begun, or which has tiles left
-        self.running: list[Step] = []
+        self.running: list[Step] = []  # begun, and not done with
         self.stores_left = list(work.blocks)
         # the array
-        self.tile: ArrayTile | None = None
-        self.streamed = 0  # elements of the present tile in row 0
-        self.rows_loaded = 0  # stationary rows of the next tile
+        self.steps_left = deque(work.steps)  # with tiles that have not begun
+        self.waiting: ArrayTile | None = work.steps[0].tiles[0] if work.steps else None
+        self.tile: ArrayTile | None = None  # the present one
+        self.streamed = 0  # its elements, in row 0
+        self.rows_loaded = 0  # stationary rows of the waiting one
         self.rows_possible = 0  # had its step been ready
         self.release = 0  # os: the cycle in which column 0 of the present tile is released
         # the tally
@@ -405,35 +406,39 @@ class Core:
             | self.begin_tile(now)
         ):
             pass
-        if self.end is None and not self.stores_left:
-            if all(is_done(b.store, now) for b in self.work.blocks if b.store is not None):
-                self.end = now
         for store in self.stores_made:
             self.memory.make(store, True)
         for load in self.loads_made:
             self.memory.make(load, False)
         self.stores_made, self.loads_made = [], []
-        if self.end is None:
+        if not self.stores_left and all(block.is_stored(now) for block in self.work.blocks):
+            self.end = now
+        else:
             self.pass_cycle(now)
 
     def finish_steps(self, now: int) -> bool:
         happened = False
         for step in self.running:
-            for free_at, load in step.frees:
-                if free_at == now:
-                    load.users -= 1
-                    happened = True
-            step.frees = [entry for entry in step.frees if entry[0] > now]
-            if step.begun == len(step.tiles) and step.ends == now and step.last_of_block:
-                block = step.block
-                if block.store is None:
-                    size = block.m * block.n * self.work.product.output_bytes
-                    block.store = Request(C, size, now if self.ideal else None)
-                    self.stores_made.append(block.store)
-                    self.stores_left.remove(block)
-                    happened = True
-        self.running = [s for s in self.running if s.frees or s.begun < len(s.tiles) or s.ends > now]
+            if step.frees:
+                for free_at, load in step.frees:
+                    if free_at == now:
+                        load.users -= 1
+                        happened = True
+                step.frees = [free for free in step.frees if free[0] > now]
+            if step.ends == now and step.last_of_block and step.begun == len(step.tiles):
+                happened |= self.store(step.block, now)
+        if happened:
+            self.running = [step for step in self.running if step.is_running(now)]
         return happened
+
+    def store(self, block: Block, now: int) -> bool:
+        if block.store is not None:
+            return False
+        size = block.m * block.n * self.work.product.output_bytes
+        block.store = Request(C, size, now if self.ideal else None)
+        self.stores_made.append(block.store)
+        self.stores_left.remove(block)
+        return True
 
     def make_loads(self, now: int) -> bool:
         happened = False
@@ -443,7 +448,6 @@ class Core:
                 break
             if load.before is not None and load.before.users > 0:
                 break
-            load.made = True
             load.done = now if self.ideal else None
             self.loads_made.append(load)
             self.next_load += 1
@@ -454,18 +458,14 @@ class Core:
         happened = False
         while self.next_ready < len(self.work.steps):
             step = self.work.steps[self.next_ready]
-            if not all(is_done(load, now) for load in step.needs) or not step.block.has_room(now):
+            for load in step.needs:
+                if load.done is None or load.done > now:
+                    return happened
+            if not step.block.has_room(now):
                 break
-            step.ready = True
+            step.ready = happened = True
             self.next_ready += 1
-            happened = True
         return happened
-
-    def next_tile(self) -> ArrayTile | None:
-        if self.next_step == len(self.work.steps):
-            return None
-        step = self.work.steps[self.next_step]
-        return step.tiles[step.begun]
 
     def could_begin(self, tile: ArrayTile, rows: int, now: int) -> bool:
         if self.tile is not None and self.streamed < self.tile.s:
@@ -475,23 +475,25 @@ class Core:
         return rows == tile.r
 
     def begin_tile(self, now: int) -> bool:
-        tile = self.next_tile()
-        if tile is None:
+        tile = self.waiting
+        if tile is None or not self.could_begin(tile, self.rows_loaded, now):
             return False
-        step = self.work.steps[self.next_step]
-        if not step.ready or not self.could_begin(tile, self.rows_loaded, now):
+        step = self.steps_left[0]
+        if not step.ready:
             return False
-        rows, cols = self.machine.rows, self.machine.cols
         if step.begun == 0:
             self.running.append(step)
         step.begun += 1
-        last_result = tile.s + rows + tile.c - 2 + (tile.r - 1 if self.os else 0)
+        last_result = tile.s + self.machine.rows + tile.c - 2 + (tile.r - 1 if self.os else 0)
         step.ends = max(step.ends, now + last_result)
+        if step.begun == len(step.tiles):
+            self.steps_left.popleft()
+            self.plan_frees(step, tile, now)
         self.tile = tile
         self.streamed = self.rows_loaded = self.rows_possible = 0
-        if step.begun == len(step.tiles):
-            self.next_step += 1
-            self.plan_frees(step, tile, now)
+        self.waiting = None
+        if self.steps_left:
+            self.waiting = self.steps_left[0].tiles[self.steps_left[0].begun]
         return True
 
     def plan_frees(self, step: Step, tile: ArrayTile, now: int) -> None:
@@ -503,15 +505,15 @@ class Core:
         step.frees = [(free[load.operand], load) for load in step.needs if load.block is None]
 
     def pass_cycle(self, now: int) -> None:
-        """An array takes in an element, a row, or waits."""
-        tile, waiting = self.tile, self.next_tile()
+        """An array takes in an element, a stationary row, or waits."""
+        tile, waiting = self.tile, self.waiting
         if waiting is not None:
-            step = self.work.steps[self.next_step]
+            ready = self.steps_left[0].ready
             if tile is None:
-                self.stall += not step.ready
+                self.stall += not ready
             elif self.could_begin(waiting, self.rows_possible, now):
                 self.stall += 1
-            if step.ready and self.rows_loaded < waiting.r:
+            if ready and self.rows_loaded < waiting.r:
                 self.rows_loaded += 1
             if self.rows_possible < waiting.r:
                 self.rows_possible += 1
