@@ -85,8 +85,8 @@ void compare(Dataflow dataflow, ArraySize array, const Product& product) {
   const std::vector<TileShape> tiles = cut(dataflow, array, product);
   const GemmTiming timing = time_of(dataflow, array, product);
   EXPECT_EQ(timing.total(), stepped(dataflow, array, tiles))
-      << kNames[static_cast<int>(dataflow)] << " " << array.rows << "x" << array.columns << ", M="
-      << product.m << " N=" << product.n << " K=" << product.k;
+      << kNames[static_cast<int>(dataflow)] << " " << array.rows << "x" << array.columns
+      << ", M=" << product.m << " N=" << product.n << " K=" << product.k;
   EXPECT_EQ(timing.memory_stall, 0u);
   EXPECT_EQ(timing.folds, tiles.size());
 }
@@ -95,12 +95,9 @@ TEST(Systolic, EveryTileOfEverySmallArray) {
   for (const Dataflow dataflow : kDataflows) {
     for (std::uint64_t size = 0; size < 25; ++size) {
       const ArraySize array{1 + size / 5, 1 + size % 5};
-      const TileShape most{array.rows, array.columns, 7};
-      const Product limit = dataflow == Dataflow::kWeightStationary
-                                ? Product{most.stream, most.columns, most.rows}
-                            : dataflow == Dataflow::kOutputStationary
-                                ? Product{most.rows, most.columns, most.stream}
-                                : Product{most.columns, most.stream, most.rows};
+      Product limit{array.rows, array.columns, 7};
+      if (dataflow == Dataflow::kWeightStationary) limit = {7, array.columns, array.rows};
+      if (dataflow == Dataflow::kInputStationary) limit = {array.columns, 7, array.rows};
       for (std::uint64_t i = 0; i < limit.m * limit.n * limit.k; ++i) {
         compare(dataflow, array,
                 {1 + i % limit.m, 1 + i / limit.m % limit.n, 1 + i / limit.m / limit.n});

@@ -196,11 +196,8 @@ def mapping_of(machine: Machine, product: Product) -> Mapping:
     tk = step_terms(machine, product, tm, tn)
     am, an, _ = share_of_arrays(machine, tm, tn, tk)
     in_a, in_b = product.m * product.k, product.k * product.n
-    n_before_m = (
-        tk >= product.k
-        and in_a * ceil_div(product.n, tn) + in_b < in_a + in_b * ceil_div(product.m, tm)
-    )
-    return Mapping(tm, tn, tk, am, an, n_before_m)
+    saves = in_a * ceil_div(product.n, tn) + in_b < in_a + in_b * ceil_div(product.m, tm)
+    return Mapping(tm, tn, tk, am, an, tk >= product.k and saves)
 
 
 # --- what a core has to do

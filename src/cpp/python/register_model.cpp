@@ -37,8 +37,7 @@ void place_densely(model::GemmShape& shape, bool shared_a, bool shared_b) {
   const std::uint64_t c_row = shape.n * shape.output_bytes;
   const std::uint64_t a_bytes = shape.m * a_row, b_bytes = shape.k * b_row;
   shape.placement[model::kA] = {0, a_row, shared_a ? 0 : a_bytes, false};
-  shape.placement[model::kB] = {a_bytes * shape.batch, b_row, shared_b ? 0 : b_bytes,
-                                false};
+  shape.placement[model::kB] = {a_bytes * shape.batch, b_row, shared_b ? 0 : b_bytes, false};
   shape.placement[model::kC] = {(a_bytes + b_bytes) * shape.batch, c_row, shape.m * c_row, false};
 }
 
