@@ -65,8 +65,14 @@ def simulate_gemm(
     *,
     input_bytes: int = 4,
     output_bytes: int = 4,
+    bias: bool = False,
+    accumulate: bool = False,
+    shared_a: bool = False,
+    shared_b: bool = False,
 ) -> dict[str, Any]:
     """Timing only, no session and no values: the model's report for one GEMM.
+
+    Operands lie densely; of a shared one all entries of the batch are the same (batch stride 0).
 
     Keys: cycles, busy_cycles, fill_drain_cycles, memory_stall_cycles, dispatch_cycles, macs,
     peak_macs_per_cycle, clock_hz, folds, mapping_efficiency, compute_utilization (both 0..1), and
