@@ -36,6 +36,7 @@ ENUMS: dict[str, type[IntEnum]] = {
     "PEER": abi.PeerState,
     "CONTROL": abi.ControlKind,
     "REPORT": abi.ReportKind,
+    "ACTIVITY": abi.Activity,
 }
 CONSTANTS = {
     "MAGIC": abi.MAGIC,
@@ -137,7 +138,10 @@ def test_every_name_of_the_header_is_in_python() -> None:
     helpers = {"SHMGEMM_ABI_H", "SHMGEMM_OFFSET_IS", "SHMGEMM_SIZE_IS"}
     in_enums = set(re.findall(r"\b(SHMGEMM_[A-Z0-9_]+)\s*=", text))
     defined = set(re.findall(r"#define (SHMGEMM_[A-Z0-9_]+)", text)) - helpers
-    counts = {"SHMGEMM_OP_COUNT", "SHMGEMM_DTYPE_COUNT", "SHMGEMM_LEVELS", "SHMGEMM_OPERANDS"}
+    counts = {
+        f"SHMGEMM_{name}"
+        for name in ("OP_COUNT", "DTYPE_COUNT", "LEVELS", "OPERANDS", "ACTIVITIES")
+    }
     indices = {name for name in in_enums if re.match(r"SHMGEMM_(LEVEL|OPERAND)_", name)}
     assert (in_enums | defined) - counts - indices == {
         name for name in python_layout() if name.startswith("SHMGEMM")

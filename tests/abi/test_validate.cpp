@@ -4,6 +4,8 @@
 
 #include <cstring>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "abi/shmgemm_validate.h"
 
@@ -504,6 +506,47 @@ TEST(DtypeBytes, Each) {
   EXPECT_EQ(shmgemm_dtype_bytes(SHMGEMM_DTYPE_NONE), 0u);
   EXPECT_EQ(shmgemm_dtype_bytes(SHMGEMM_DTYPE_COUNT), 0u);
   EXPECT_EQ(shmgemm_dtype_bytes(UINT32_MAX), 0u);
+}
+
+// Two cores within an op of cycles 100 to 200.
+std::vector<shmgemm_timeline_entry> good_timeline() {
+  return {{0, SHMGEMM_ACTIVITY_LOAD, 100, 110, UINT64_MAX},
+          {0, SHMGEMM_ACTIVITY_LOAD, 110, 120, 0},
+          {0, SHMGEMM_ACTIVITY_COMPUTE, 105, 150, 45},
+          {0, SHMGEMM_ACTIVITY_STALL, 100, 105, 5},
+          {7, SHMGEMM_ACTIVITY_STORE, 199, 200, 64}};
+}
+
+template <class Change>
+shmgemm_status timeline(Change change) {
+  shmgemm_completion op{};
+  op.start_cycles = 100;
+  op.end_cycles = 200;
+  std::vector<shmgemm_timeline_entry> entries = good_timeline();
+  change(entries);
+  return shmgemm_validate_timeline(entries.data(), static_cast<std::uint32_t>(entries.size()), &op);
+}
+
+TEST(ValidateTimeline, EachField) {
+  const auto bad = SHMGEMM_STATUS_BAD_REPORT;
+  EXPECT_EQ(timeline([](auto&) {}), SHMGEMM_STATUS_OK);
+  EXPECT_EQ(timeline([](auto& t) { t.clear(); }), SHMGEMM_STATUS_OK);
+  EXPECT_EQ(timeline([](auto& t) { t[4].kind = SHMGEMM_ACTIVITIES; }), bad);
+  EXPECT_EQ(timeline([](auto& t) { t[0].start_cycles = 99; }), bad);
+  EXPECT_EQ(timeline([](auto& t) { t[4].end_cycles = 201; }), bad);
+  EXPECT_EQ(timeline([](auto& t) { t[0].end_cycles = 100; }), bad) << "it lasts no time";
+  EXPECT_EQ(timeline([](auto& t) { t[0].end_cycles = UINT64_MAX; }), bad);
+  EXPECT_EQ(timeline([](auto& t) { t[2].amount = 46; }), bad) << "more busy than it lasts";
+  EXPECT_EQ(timeline([](auto& t) { t[3].amount = 6; }), bad);
+}
+
+TEST(ValidateTimeline, Order) {
+  const auto bad = SHMGEMM_STATUS_BAD_REPORT;
+  EXPECT_EQ(timeline([](auto& t) { t[1].start_cycles = 109; }), bad) << "overlap";
+  EXPECT_EQ(timeline([](auto& t) { std::swap(t[0], t[1]); }), bad);
+  EXPECT_EQ(timeline([](auto& t) { std::swap(t[2], t[3]); }), bad) << "kinds";
+  EXPECT_EQ(timeline([](auto& t) { std::swap(t[3], t[4]); }), bad) << "cores";
+  EXPECT_EQ(timeline([](auto& t) { t[2].core = 1; }), bad) << "back to core 0 after it";
 }
 
 }  // namespace

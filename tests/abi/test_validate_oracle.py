@@ -114,7 +114,9 @@ def violations(command: abi.Command, heap: range) -> set[Status]:
 @st.composite
 def small_gemms(draw: st.DrawFn) -> tuple[abi.Command, int]:
     """A GEMM, and the end of a heap that it fits or just fails to fit."""
-    heap_end = HEAP_BEGIN + draw(st.integers(1, 600)) + draw(st.sampled_from([0, 4200]))
+    heap_end = (
+        HEAP_BEGIN + draw(st.integers(1, 600)) + draw(st.sampled_from([0, abi.REPORT_BYTES + 104]))
+    )
     size = st.integers(1, 4)
     offset = st.one_of(
         st.integers(0, heap_end // 4 + 4).map(lambda word: word * 4), st.integers(0, heap_end + 4)

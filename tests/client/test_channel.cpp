@@ -48,7 +48,7 @@ class Engine {
         continue;
       }
       if (!port_->poll()) port_->wait(10ms);
-      while (port_->flushing()) events_.run_next();
+      while (port_->flushing()) port_->run_next();
     }
   }
   std::shared_ptr<shmgemm::region::Region> region_;

@@ -69,6 +69,34 @@ TEST(Session, MultipliesAndCounts) {
   EXPECT_EQ(stats.heap_used_bytes, 0u);
 }
 
+TEST(Session, AProfiledProductHasATimelineWhereTheModelGivesOne) {
+  SessionOptions machine = options();
+  machine.parameters = {{"model", "systolic"}, {"cores", "2"},    {"rows", "8"},
+                        {"cols", "4"},         {"clock", "1GHz"}, {"memory_bw", "4GB/s"}};
+  const auto session = Session::open(machine);
+  std::vector<float> a(33 * 65, 1), b(65 * 17, 1), c(33 * 17);
+  session->gemm(call_for(a.data(), b.data(), c.data(), 33, 17, 65));
+  session->set_profiling(true);
+  session->gemm(call_for(a.data(), b.data(), c.data(), 33, 17, 65));
+  const std::vector<OpRecord> records = session->take_records();
+  ASSERT_EQ(records.size(), 1u);
+  const OpRecord& op = records[0];
+  ASSERT_GT(op.start_cycles, 0u) << "times are the engine's, not the op's";
+  std::uint64_t loaded = 0, stored = 0, busy[2] = {};
+  for (const shmgemm_timeline_entry& entry : op.timeline) {
+    EXPECT_GE(entry.start_cycles, op.start_cycles);
+    EXPECT_LE(entry.end_cycles, op.end_cycles);
+    if (entry.kind == SHMGEMM_ACTIVITY_LOAD) loaded += entry.amount;
+    if (entry.kind == SHMGEMM_ACTIVITY_STORE) stored += entry.amount;
+    if (entry.kind == SHMGEMM_ACTIVITY_COMPUTE) busy[entry.core] += entry.amount;
+  }
+  std::uint64_t read = 0;
+  for (const std::uint64_t bytes : op.read_bytes[SHMGEMM_LEVEL_MEMORY]) read += bytes;
+  EXPECT_EQ(loaded, read);
+  EXPECT_EQ(stored, 4u * 33 * 17);
+  EXPECT_TRUE(busy[0] == op.busy_cycles || busy[1] == op.busy_cycles) << "of the critical core";
+}
+
 TEST(Session, ReplacesALostEngineAndKeepsTensors) {
   const auto session = Session::open(options());
   const auto block = session->allocate(64);

@@ -249,8 +249,6 @@ Product::Expected Product::expected(const std::vector<double>& a, const std::vec
 std::string Product::check() const {
   const std::vector<double> a = load_all(case_.input, a_);
   const std::vector<double> b = load_all(case_.input, b_);
-  std::vector<std::uint8_t> outside = c_;
-  const std::uint64_t bytes = element_bytes(case_.output);
   for (std::uint64_t entry = 0; entry < case_.batch; ++entry) {
     for (std::uint64_t row = 0; row < case_.m; ++row) {
       for (std::uint64_t column = 0; column < case_.n; ++column) {
@@ -263,9 +261,19 @@ std::string Product::check() const {
               << ", expected " << want.value << " within " << want.bound;
           return out.str();
         }
-        const std::uint64_t at = kGuardBytes + c_index(entry, row, column) * bytes;
-        std::memcpy(outside.data() + at, c_before_.data() + at, bytes);
       }
+    }
+  }
+  return outside();
+}
+
+std::string Product::outside() const {
+  std::vector<std::uint8_t> outside = c_;
+  const std::uint64_t bytes = case_.n * element_bytes(case_.output);
+  for (std::uint64_t entry = 0; entry < case_.batch; ++entry) {
+    for (std::uint64_t row = 0; row < case_.m; ++row) {
+      const std::uint64_t at = kGuardBytes + c_index(entry, row, 0) * element_bytes(case_.output);
+      std::memcpy(outside.data() + at, c_before_.data() + at, bytes);
     }
   }
   return outside == c_before_ ? "" : text(case_) + ": bytes outside C were written";

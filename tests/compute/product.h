@@ -31,6 +31,7 @@ class Product {
   void run(Engine& engine);
   // Every element against the oracle; every byte outside C as it was. Empty where all is right.
   std::string check() const;
+  std::string outside() const;  // the bytes alone
   const std::vector<std::uint8_t>& c_bytes() const { return c_; }
   // Element `index` of A, B or C as stored, for tests that place special values.
   void set_a(std::uint64_t index, double value);

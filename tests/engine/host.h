@@ -5,23 +5,31 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/host_port.h"
 #include "model/event_queue.h"
+#include "model/supervision.h"
 
 namespace shmgemm::test {
 
 class Host {
  public:
-  explicit Host(std::uint32_t devices = 1, std::uint32_t queue_pairs = 1)
+  explicit Host(std::uint32_t devices = 1, std::uint32_t queue_pairs = 1,
+                const model::ParameterMap& parameters = {{"model", "scalesim_os"},
+                                                         {"clock", "1GHz"},
+                                                         {"rows", "1"},
+                                                         {"cols", "1"}},
+                model::EventLimits limits = {})
       : region(region::Region::create(4 << 20, queue_pairs)) {
     region->begin_generation();
     engine::HostPortOptions options;
     options.devices = devices;
     options.compute = [this](const compute::Gemm& gemm) { products.push_back(gemm); };
-    const model::Hardware hardware(
-        {{"model", "scalesim_os"}, {"clock", "1GHz"}, {"rows", "1"}, {"cols", "1"}});
+    options.log = [this](const std::string& text) { log.push_back(text); };
+    options.limits = limits;
+    const model::Hardware hardware(parameters);
     port = std::make_unique<engine::HostPort>(region, hardware, events, options);
     for (std::uint32_t i = 0; i < queue_pairs; ++i) {
       commands.emplace_back(region->queue_pair(i)->commands, SHMGEMM_RING_SLOTS);
@@ -58,7 +66,7 @@ class Host {
   // Serves until the engine has nothing to do; then takes what it has published.
   void serve() {
     while (port->poll()) {
-      while (port->flushing()) events.run_next();
+      while (port->flushing()) port->run_next();
     }
     collect();
   }
@@ -84,6 +92,7 @@ class Host {
   std::vector<region::RingProducer<shmgemm_command>> commands;
   std::vector<region::RingConsumer<shmgemm_completion>> completions;
   std::vector<compute::Gemm> products;
+  std::vector<std::string> log;
   std::map<std::uint64_t, shmgemm_completion> by_id;
   std::vector<std::uint64_t> order;
 };

@@ -200,7 +200,7 @@ TEST(HostPort, RefusesWithAReasonAndGoesOn) {
   auto beyond = host.product(2, 1);
   beyond.c = host.region->heap_end();
   auto unserved = host.command(SHMGEMM_OP_COMPUTE, 3);
-  auto exact = host.product(4, 1);
+  auto exact = host.command(SHMGEMM_OP_ECHO, 4);
   exact.flags = SHMGEMM_FLAG_BIT_ACCURATE;
   auto foreign = host.product(5, 1);
   foreign.device = 1;
@@ -211,13 +211,29 @@ TEST(HostPort, RefusesWithAReasonAndGoesOn) {
   EXPECT_EQ(host.status(1), unsigned{SHMGEMM_STATUS_BAD_GENERATION});
   EXPECT_EQ(host.status(2), unsigned{SHMGEMM_STATUS_OUT_OF_BOUNDS});
   EXPECT_EQ(host.status(3), unsigned{SHMGEMM_STATUS_UNSUPPORTED});
-  EXPECT_EQ(host.status(4), unsigned{SHMGEMM_STATUS_UNSUPPORTED});
+  EXPECT_EQ(host.status(4), unsigned{SHMGEMM_STATUS_BAD_FLAGS});
   EXPECT_EQ(host.status(5), unsigned{SHMGEMM_STATUS_BAD_DEVICE});
   EXPECT_EQ(host.status(6), unsigned{SHMGEMM_STATUS_DUPLICATE_ID});
   EXPECT_EQ(host.products.size(), 1u);  // nothing refused is computed
   host.send(host.command(SHMGEMM_OP_FLUSH, 7));
   host.serve();
   EXPECT_EQ(host.status(6), unsigned{SHMGEMM_STATUS_OK});
+}
+
+TEST(HostPort, ABitAccurateProductIsGivenTheArraysAccumulationLength) {
+  for (const auto& [model, length] : {std::pair{"scalesim_os", 12u}, {"scalesim_ws", 1u}}) {
+    Host host(1, 1, {{"model", model}, {"clock", "1GHz"}, {"rows", "1"}, {"cols", "1"}});
+    host.send(host.product(1, 11));
+    auto exact = flushed(host.product(2, 11));
+    exact.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
+    host.send(exact);
+    host.serve();
+    EXPECT_EQ(host.status(2), unsigned{SHMGEMM_STATUS_OK});
+    ASSERT_EQ(host.products.size(), 2u);
+    EXPECT_EQ(host.products[0].accumulation_length, 0u);
+    EXPECT_EQ(host.products[1].accumulation_length, length) << model;
+    EXPECT_EQ(host.end(2) - host.start(2), host.end(1) - host.start(1));
+  }
 }
 
 TEST(HostPort, AClientThatNeverFlushesIsServed) {
@@ -236,9 +252,9 @@ TEST(HostPort, EveryQueuePairIsServedInTurn) {
     }
   }
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.port->poll();
-  while (host.port->flushing()) host.events.run_next();
+  while (host.port->flushing()) host.port->run_next();
   host.collect();
   EXPECT_EQ(host.order, (std::vector<std::uint64_t>{100, 200}));
   host.serve();

@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "abi/shmgemm_validate.h"
@@ -216,6 +218,33 @@ void fuzz_completion(Input& input) {
   require(std::strcmp(shmgemm_status_text(completion.status), "unknown status") != 0, "status");
 }
 
+// Entries near an op of 256 cycles; of those accepted, lanes come in order and never overlap.
+void fuzz_timeline(Input& input) {
+  shmgemm_completion op{};
+  op.start_cycles = input.take<std::uint8_t>();
+  op.end_cycles = op.start_cycles + input.take<std::uint8_t>();
+  shmgemm_timeline_entry entries[6];
+  const std::uint32_t count = input.take<std::uint8_t>() % 7;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t lane = input.take<std::uint8_t>();
+    const std::uint64_t start = op.start_cycles + input.take<std::uint8_t>();
+    entries[i] = {lane / 5, lane % 5, start, start + input.take<std::uint8_t>(),
+                  input.take<std::uint8_t>()};
+    if (lane == 255) entries[i] = input.take<shmgemm_timeline_entry>();
+  }
+  if (shmgemm_validate_timeline(entries, count, &op) != SHMGEMM_STATUS_OK) return;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> ends;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const shmgemm_timeline_entry& entry = entries[i];
+    const auto lane = std::make_pair(entry.core, entry.kind);
+    require(entry.kind < SHMGEMM_ACTIVITIES, "kind");
+    require(ends.empty() || ends.rbegin()->first <= lane, "lanes are in order");
+    require(entry.start_cycles >= std::max(ends[lane], op.start_cycles), "no overlap");
+    require(entry.end_cycles > entry.start_cycles && entry.end_cycles <= op.end_cycles, "time");
+    ends[lane] = entry.end_cycles;
+  }
+}
+
 void tame(shmgemm_header& header, std::uint64_t file_bytes) {
   header.magic = SHMGEMM_MAGIC;
   header.abi_major = SHMGEMM_ABI_MAJOR;
@@ -268,7 +297,7 @@ void fuzz_header(Input& input) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Input input(data, size);
-  switch (input.take<std::uint8_t>() % 4) {
+  switch (input.take<std::uint8_t>() % 5) {
     case 0:
       fuzz_command(input, false);
       break;
@@ -277,6 +306,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 2:
       fuzz_completion(input);
+      break;
+    case 3:
+      fuzz_timeline(input);
       break;
     default:
       fuzz_header(input);

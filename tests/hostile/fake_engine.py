@@ -5,6 +5,7 @@ Run as `engine_path` through the script that `install()` writes, with the words 
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import random
@@ -119,6 +120,19 @@ def flips(engine: FakeEngine, command: abi.Command) -> None:
     engine.publish(abi.Completion.from_buffer_copy(record))
 
 
+def reports_noise(engine: FakeEngine, command: abi.Command) -> None:
+    """A GEMM is answered with a report whose head is right and whose timeline is noise."""
+    answer = engine.answer_to(command)
+    if command.report:
+        count = (abi.REPORT_BYTES - ctypes.sizeof(abi.GemmReport)) // 32
+        report = abi.GemmReport(peak_macs_per_cycle=1, timeline_count=count)
+        answer.report_bytes = ctypes.sizeof(report) + 32 * count
+        report.head = abi.Report(abi.ReportKind.GEMM, answer.report_bytes)
+        at = command.report * abi.BLOCK_ALIGN
+        engine.memory[at : at + answer.report_bytes] = bytes(report) + os.urandom(32 * count)
+    engine.publish(answer)
+
+
 BEHAVIOURS = {
     "unknown_id": unknown_id,
     "twice": twice,
@@ -129,6 +143,7 @@ BEHAVIOURS = {
     "report": changed(report_bytes=abi.REPORT_BYTES + 1),
     "refuses": changed(status=int(abi.Status.BAD_SHAPE)),
     "noise": noise,
+    "reports_noise": reports_noise,
     "dies": dies,
     "garbles": garbles_the_region,
     "flips": flips,

@@ -196,6 +196,36 @@ EXITS = {
             start(products)
         time.sleep(0.2)
     """,
+    "threads in torch's products": """
+        import torch
+        a = torch.ones(300, 300)
+        def products():
+            while True:
+                shmgemm.gemm(a, a)
+        for _ in range(3):
+            start(products)
+        time.sleep(0.2)
+    """,
+    "threads in torch's backward": """
+        import torch
+        layer = shmgemm.DeviceLinear(64, 64)
+        x = torch.ones(32, 64)
+        def training():
+            while True:
+                layer(x).sum().backward()
+        for _ in range(2):
+            start(training)
+        time.sleep(0.3)
+    """,
+    "threads in NumPy's products": """
+        a = np.ones((300, 300), np.float32)
+        def products():
+            while True:
+                shmgemm.gemm(a, a)
+        for _ in range(3):
+            start(products)
+        time.sleep(0.2)
+    """,
     "records nobody waits for": """
         long = LongProduct(session.core)
         for _ in range(5):

@@ -149,7 +149,8 @@ REFUSALS = [
     ({"m": 2**31 - 1, "lda": 2**31 - 1}, Status.OUT_OF_BOUNDS),
     ({"bias": 64}, Status.BAD_ARGUMENT),
     ({"report": 1}, Status.BAD_REPORT),
-    ({"flags": int(Flag.BIT_ACCURATE | Flag.FLUSH)}, Status.UNSUPPORTED),
+    ({"op": int(Op.ECHO), "dtype_in": 0, "dtype_out": 0, "flags": 0x30}, Status.BAD_FLAGS),
+    ({"flags": int(Flag.BIT_ACCURATE | Flag.FLUSH), "k": 0}, Status.BAD_SHAPE),
 ]
 
 

@@ -136,6 +136,15 @@ def test_engine_that_refuses_what_is_right(tmp_path: Path) -> None:
         product_is_right(session)
 
 
+def test_engine_whose_report_is_noise(tmp_path: Path) -> None:
+    with open_small(engine_path=fake_engine.install(tmp_path, "reports_noise")) as session:
+        session.core.set_profiling(True)
+        with pytest.raises(ProtocolError, match="report on a GEMM is not valid: its timeline"):
+            product_is_right(session)
+        assert session.core.take_records() == []
+        assert session.stats()["heap_used_bytes"] == 0
+
+
 def test_engine_that_dies_at_each_command(tmp_path: Path) -> None:
     with open_small(engine_path=fake_engine.install(tmp_path, "dies")) as session:
         for _ in range(3):

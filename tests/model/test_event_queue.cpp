@@ -99,6 +99,39 @@ TEST(EventQueue, AThrowingCallbackLeavesTheRestInPlace) {
   EXPECT_TRUE(ran);
 }
 
+TEST(EventQueue, DropsTheEventsOfAnOwner) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 20; ++round) {
+    EventQueue queue;
+    std::vector<std::pair<Cycle, int>> expected, seen;
+    for (int i = 0; i < 300; ++i) {
+      const Cycle time = random() % 40;
+      const std::uint32_t owner = random() % 4;
+      if (owner != 2) expected.emplace_back(time, i);
+      queue.at(time, [&, i] { seen.emplace_back(queue.now(), i); }, owner);
+    }
+    queue.cancel(2);
+    std::stable_sort(expected.begin(), expected.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    drain(queue);
+    EXPECT_EQ(seen, expected);
+  }
+}
+
+TEST(EventQueue, AnEventMayDropItsOwner) {
+  EventQueue queue;
+  int seen = 0;
+  queue.at(1, [&] { queue.cancel(5); }, 5);
+  queue.at(1, [&] { ++seen; }, 5);
+  queue.at(2, [&] { ++seen; }, 6);
+  EXPECT_EQ(queue.next_owner(), 5u);
+  queue.run_next();
+  EXPECT_EQ(queue.next_owner(), 6u);
+  drain(queue);
+  EXPECT_EQ(seen, 1);
+  EXPECT_THROW(queue.next_owner(), std::logic_error);
+}
+
 TEST(EventQueue, RefusesThePast) {
   EventQueue queue;
   queue.at(10, [] {});

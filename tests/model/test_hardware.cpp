@@ -56,8 +56,8 @@ TEST(Hardware, EqualValuesHaveOneSpelling) {
 }
 
 TEST(Hardware, UnknownKeyNamesCloseOnesAndAll) {
-  expect_parts(refusal({{"row", "128"}}),
-               {"row = \"128\"", "did you mean \"rows\"?", "accumulator, arrays, clock, cols, cores, dataflow"});
+  expect_parts(refusal({{"row", "128"}}), {"row = \"128\"", "did you mean \"rows\"?",
+                                           "accumulator, arrays, clock, cols, cores, dataflow"});
   expect_parts(refusal({{"colums", "128"}}), {"did you mean \"cols\"?"});
   EXPECT_EQ(refusal({{"zzzzz", "1"}}).find("did you mean"), std::string::npos);
   expect_parts(refusal({{"", "1"}}), {"unknown parameter"});

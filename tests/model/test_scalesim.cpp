@@ -22,7 +22,7 @@ struct Array {
 };
 
 Hardware hardware_of(const std::string& dataflow, Array array) {
-  return Hardware({{"dataflow", dataflow},
+  return Hardware({{"model", "scalesim_" + dataflow},
                    {"rows", std::to_string(array.rows)},
                    {"cols", std::to_string(array.columns)}});
 }

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "contains.h"
 #include "model/event_queue.h"
@@ -64,12 +66,47 @@ std::uint64_t tile_for(std::uint64_t parameter, std::uint64_t extent) {
   return std::min(parameter, around);
 }
 
-// A transfer, of which each cycle brings the device's bytes per cycle divided by the blocks at it.
-// In units of 1 / (clock * blocks) bytes, so that nothing is rounded.
+// The tiles that the blocks of a wave work on in a step, each once: (entry of the batch, row or
+// column of blocks).
+struct Tiles {
+  std::set<std::pair<std::uint64_t, std::uint64_t>> a, b;
+};
+
+// All patches the grid has room for are tried. Whole entries first, what is left over in a patch.
+Tiles tiles_of(const Device& device, const GemmShape& shape, std::uint64_t blocks) {
+  const std::uint64_t rows = tile_for(device.tile_m, shape.m);
+  const std::uint64_t columns = tile_for(device.tile_n, shape.n);
+  const std::uint64_t grid_m = (shape.m + rows - 1) / rows;
+  const std::uint64_t grid_n = (shape.n + columns - 1) / columns;
+  const auto bytes = [&](const Tiles& tiles) {
+    return tiles.a.size() * std::min(rows, shape.m) + tiles.b.size() * std::min(columns, shape.n);
+  };
+  const std::uint64_t whole = blocks / (grid_m * grid_n);
+  Tiles best;
+  for (std::uint64_t width = 1; width <= grid_n; ++width) {
+    Tiles tiles;
+    bool fits = true;
+    for (std::uint64_t block = 0; block < blocks; ++block) {
+      const std::uint64_t entry = block / (grid_m * grid_n);
+      const std::uint64_t in_entry = block % (grid_m * grid_n);
+      const std::uint64_t across = entry < whole ? grid_n : width;
+      tiles.a.emplace(entry, in_entry / across);
+      tiles.b.emplace(entry, in_entry % across);
+      fits = fits && in_entry / across < grid_m;
+    }
+    const bool smaller = best.a.empty() || bytes(tiles) < bytes(best) ||
+                         (bytes(tiles) == bytes(best) && tiles.a.size() < best.a.size());
+    if (fits && smaller) best = tiles;
+  }
+  return best;
+}
+
+// A transfer, of which each cycle brings the device's bytes per cycle. In units of 1 / clock bytes,
+// so that nothing is rounded.
 class Transfer {
  public:
-  void begin(std::uint64_t bytes, std::uint64_t blocks, const Device& device) {
-    left_ = bytes * blocks * device.clock;
+  void begin(std::uint64_t bytes, const Device& device) {
+    left_ = bytes * device.clock;
     a_cycle_ = device.bw;
   }
   bool done() const { return left_ == 0; }
@@ -81,22 +118,29 @@ class Transfer {
 
 struct Stepped {
   std::uint64_t busy = 0, exposed = 0, stall = 0, waves = 0, macs = 0;
-  std::uint64_t read_a = 0, read_b = 0, read_c = 0, read_bias = 0, written = 0;
+  std::uint64_t tiles_a = 0, tiles_b = 0;  // distinct ones of a wave's step, summed over waves
+  std::uint64_t shared_a = 0, shared_b = 0, read_c = 0, written = 0;
   double used = 0;  // share of all matrix units at work on real elements of C, summed over waves
 };
 
-// One block among `blocks`, in lock step with the others: two buffers, one loaded, one worked on.
+// `blocks` blocks in lock step: two buffers, one loaded, one worked on.
 void step_wave(const Device& device, const GemmShape& shape, std::uint64_t blocks, Stepped& sum) {
   const std::uint64_t rows = tile_for(device.tile_m, shape.m);
   const std::uint64_t columns = tile_for(device.tile_n, shape.n);
   const std::uint64_t depth = tile_for(device.tile_k, shape.k);
   const std::uint64_t real_rows = std::min(rows, shape.m);
   const std::uint64_t real_columns = std::min(columns, shape.n);
+  const Tiles tiles = tiles_of(device, shape, blocks);
+  sum.tiles_a += tiles.a.size();
+  sum.tiles_b += tiles.b.size();
   std::uint64_t loaded = 0;  // terms of K
   Transfer transfer;
   const auto load = [&] {
     const std::uint64_t terms = std::min(depth, shape.k - loaded);
-    transfer.begin((real_rows * terms + terms * real_columns) * shape.input_bytes, blocks, device);
+    std::uint64_t elements = 0;
+    for (std::size_t tile = 0; tile < tiles.a.size(); ++tile) elements += real_rows * terms;
+    for (std::size_t tile = 0; tile < tiles.b.size(); ++tile) elements += terms * real_columns;
+    transfer.begin(elements * shape.input_bytes, device);
     loaded += terms;
   };
   load();
@@ -111,10 +155,10 @@ void step_wave(const Device& device, const GemmShape& shape, std::uint64_t block
       transfer.step();
     }
   }
-  std::uint64_t epilogue = real_rows * real_columns * shape.output_bytes;
-  if (shape.accumulate) epilogue += real_rows * real_columns * shape.output_bytes;
-  if (shape.bias) epilogue += real_columns * 4;
-  transfer.begin(epilogue, blocks, device);
+  std::uint64_t epilogue = blocks * real_rows * real_columns * shape.output_bytes;
+  if (shape.accumulate) epilogue += blocks * real_rows * real_columns * shape.output_bytes;
+  if (shape.bias) epilogue += tiles.b.size() * real_columns * 4;
+  transfer.begin(epilogue, device);
   for (; !transfer.done(); transfer.step()) ++sum.exposed;
 }
 
@@ -136,11 +180,10 @@ Stepped step(const Device& device, const GemmShape& shape) {
       for (std::uint64_t n = 0; n < shape.n; n += columns) {
         const std::uint64_t height = std::min(rows, shape.m - m);
         const std::uint64_t width = std::min(columns, shape.n - n);
-        sum.read_a += height * shape.k * shape.input_bytes;
-        sum.read_b += width * shape.k * shape.input_bytes;
+        sum.shared_a += height * shape.k * shape.input_bytes;
+        sum.shared_b += width * shape.k * shape.input_bytes;
         sum.written += height * width * shape.output_bytes;
         if (shape.accumulate) sum.read_c += height * width * shape.output_bytes;
-        if (shape.bias) sum.read_bias += width * 4;
         sum.macs += height * width * shape.k;
         elements += static_cast<double>(height * width);
         if (++waiting == device.cores) launch();
@@ -149,6 +192,19 @@ Stepped step(const Device& device, const GemmShape& shape) {
   }
   if (waiting > 0) launch();
   return sum;
+}
+
+// Elements in so many tiles of length `tile`, all tiles along `extent` as often as each other.
+std::uint64_t elements_of(std::uint64_t tiles, std::uint64_t extent, std::uint64_t tile) {
+  const std::uint64_t grid = (extent + tile - 1) / tile;
+  return (tiles * extent + grid - 1) / grid;
+}
+
+Traffic::value_type memory_reads(const Device& device, const GemmShape& shape, const Stepped& sum) {
+  const std::uint64_t rows = elements_of(sum.tiles_a, shape.m, tile_for(device.tile_m, shape.m));
+  const std::uint64_t columns = elements_of(sum.tiles_b, shape.n, tile_for(device.tile_n, shape.n));
+  return {rows * shape.k * shape.input_bytes, columns * shape.k * shape.input_bytes, sum.read_c,
+          shape.bias ? columns * 4 : 0};
 }
 
 void compare(const Device& device, const GemmShape& shape) {
@@ -174,11 +230,10 @@ void compare(const Device& device, const GemmShape& shape) {
       1e-12);
   EXPECT_LE(timing.compute_utilization, timing.mapping_efficiency * (1 + 1e-12));
   EXPECT_LE(timing.mapping_efficiency, 1.0);
-  EXPECT_EQ(timing.read_bytes[kMemory], (Traffic::value_type{stepped.read_a, stepped.read_b,
-                                                             stepped.read_c, stepped.read_bias}));
+  EXPECT_EQ(timing.read_bytes[kMemory], memory_reads(device, shape, stepped));
   EXPECT_EQ(timing.write_bytes[kMemory], (Traffic::value_type{0, 0, stepped.written, 0}));
   EXPECT_EQ(timing.read_bytes[kScratchpad],
-            (Traffic::value_type{stepped.read_a, stepped.read_b, 0, 0}));
+            (Traffic::value_type{stepped.shared_a, stepped.shared_b, 0, 0}));
   EXPECT_EQ(timing.write_bytes[kScratchpad], (Traffic::value_type{}));
 }
 
@@ -187,7 +242,7 @@ Device random_device(std::mt19937& random) {
   Device device;
   device.clock = 1000000 + random() % 5000000;
   device.bw = 10000000 + random() % 1000000000;
-  device.cores = 1 + random() % 9;
+  device.cores = 1 + random() % (random() % 4 == 0 ? 60 : 9);
   device.macs = 1 + random() % 700;
   device.tile_m = 1 + random() % 40;
   device.tile_n = 1 + random() % 40;
@@ -242,13 +297,28 @@ TEST(Simt, FiguresByHand) {
   EXPECT_EQ(one.fill_drain, 37u + 73);
   EXPECT_EQ(one.memory_stall, 0u);
   EXPECT_EQ(one.total(), 1000u + 32 * 1024 + 37 + 73);
-  // 64 blocks at once: a load takes 64 x 32768 / 900 = 2331 cycles, the store 4661.
+  // 64 blocks at once work on 8 + 8 tiles: a load takes 16 x 16384 / 900 = 292 cycles, the store
+  // 64 x 65536 / 900 = 4661.
   const GemmTiming wave = time_of({}, shape_of(1024, 1024, 1024));
   EXPECT_EQ(wave.folds, 1u);
   EXPECT_EQ(wave.busy, 32u * 1024);
-  EXPECT_EQ(wave.fill_drain, 2331u + 4661);
-  EXPECT_EQ(wave.memory_stall, 31u * (2331 - 1024));
+  EXPECT_EQ(wave.fill_drain, 292u + 4661);
+  EXPECT_EQ(wave.memory_stall, 0u);
   EXPECT_EQ(wave.mapping_efficiency, 0.5);  // 64 of 128 cores
+  EXPECT_EQ(wave.read_bytes[kMemory][kA], 1024u * 1024 * 4);
+  EXPECT_EQ(wave.read_bytes[kScratchpad][kA], 8u * 1024 * 1024 * 4);
+  // Two entries share nothing: 32 tiles.
+  const GemmTiming batch = time_of({}, shape_of(1024, 1024, 1024, 2));
+  EXPECT_EQ(batch.folds, 1u);
+  EXPECT_EQ(batch.fill_drain, 583u + 9321);
+  EXPECT_EQ(batch.mapping_efficiency, 1.0);
+  // 8 waves of 128 blocks, 10 rows by 13 columns: 23 tiles, 419 cycles; the store 9321.
+  const GemmTiming large = time_of({}, shape_of(4096, 4096, 4096));
+  EXPECT_EQ(large.folds, 8u);
+  EXPECT_EQ(large.fill_drain, 8u * (419 + 9321));
+  EXPECT_EQ(large.memory_stall, 0u);
+  EXPECT_EQ(large.read_bytes[kMemory][kA], 8u * 10 * 128 * 4096 * 4);
+  EXPECT_EQ(large.read_bytes[kMemory][kB], 8u * 13 * 128 * 4096 * 4);
   // One row takes a fragment's 16: 16 x 128 x 32 / 512 = 128 cycles a step, and loads one row.
   const GemmTiming row = time_of({}, shape_of(1, 128, 32));
   EXPECT_EQ(row.busy, 128u);
@@ -268,8 +338,31 @@ TEST(Simt, AnotherBlockBeyondAWaveCostsAWave) {
   EXPECT_EQ(cycles(257), 30720u);
 }
 
-// Bandwidth, matrix units, twice the cores (a wave then holds two), smaller elements: never slower.
-// More cores that are no multiple may be: a last wave of few blocks has bandwidth to spare.
+TEST(Simt, AWaveReadsNoTileTwiceAndEachTileOnce) {
+  std::mt19937 random(3);
+  for (int i = 0; i < 2000 && !HasFailure(); ++i) {
+    Device device = random_device(random);
+    const GemmShape shape = random_shape(random);
+    const GemmTiming timing = time_of(device, shape);
+    device.cores = 65536;
+    const GemmTiming one_wave = time_of(device, shape);
+    device.cores = 1;
+    const GemmTiming one_core = time_of(device, shape);
+    for (const Operand operand : {kA, kB}) {
+      const std::uint64_t lines = operand == kA ? shape.m : shape.n;
+      const std::uint64_t once = lines * shape.k * shape.batch * shape.input_bytes;
+      EXPECT_EQ(one_wave.read_bytes[kMemory][operand], once);
+      EXPECT_GE(timing.read_bytes[kMemory][operand], once);
+      EXPECT_LE(timing.read_bytes[kMemory][operand], timing.read_bytes[kScratchpad][operand]);
+      EXPECT_EQ(one_core.read_bytes[kMemory][operand], one_core.read_bytes[kScratchpad][operand]);
+    }
+  }
+}
+
+// Bandwidth, matrix units, twice the cores (a wave then holds two, and their patches make one of no
+// more tiles), fewer terms or entries, smaller elements: never slower. Cores that are no multiple
+// may be: a last wave of few blocks has bandwidth to spare. So may fewer rows or columns: a wave's
+// patch may be less of a square.
 TEST(Simt, MoreIsNeverSlower) {
   std::mt19937 random(2);
   for (int i = 0; i < 2000 && !HasFailure(); ++i) {
@@ -285,7 +378,7 @@ TEST(Simt, MoreIsNeverSlower) {
     better = device;
     better.cores *= 2;
     EXPECT_LE(time_of(better, shape).total(), cycles);
-    for (auto dimension : {&GemmShape::m, &GemmShape::n, &GemmShape::k, &GemmShape::batch}) {
+    for (auto dimension : {&GemmShape::k, &GemmShape::batch}) {
       GemmShape larger = shape;
       larger.*dimension += 1 + random() % 40;
       EXPECT_GE(time_of(device, larger).total(), cycles);

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,21 @@ NAMES = [page.name for page in WITH_README]
 
 def text(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    content = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", content, re.M | re.S)
+
+
+def build(page: Path) -> None:
+    """A page with a plug-in: its source under the name that its shell commands give it."""
+    (source,), (commands,) = blocks(page, "cpp"), blocks(page, "sh")
+    (name,) = re.findall(r"\w+\.cpp", commands)
+    Path(name).write_text(source, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    strict = commands.replace("g++ ", "g++ -Wall -Wextra -Werror ")
+    subprocess.run(["sh", "-euc", strict], env={**os.environ, "PATH": path}, check=True)
 
 
 def anchors(page: Path) -> set[str]:
@@ -48,9 +66,9 @@ def test_links_resolve(page: Path) -> None:
 def test_programs_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    for block in re.findall(
-        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S
-    ):
+    if blocks(page, "cpp"):
+        build(page)
+    for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), namespace)
 
 

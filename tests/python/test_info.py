@@ -175,7 +175,7 @@ def test_compare_shows_a_column_for_each_preset(capsys: pytest.CaptureFixture[st
     assert rows["memory, GB/s"] == ["34", "450", "900"]
     assert rows["balance, FLOP/byte"] == ["2699", "136.9", "145.6"]  # 131072 / 900
     # The wave by hand in test_simt.
-    wave = 1000 + 2331 + 31 * 2331 + 1024 + 4661
+    wave = 1000 + 292 + 32 * 1024 + 4661
     assert rows["1024x1024x1024"][2] == f"{wave:,}"
     assert {"256x256x256", "1x1024x1024", "512x1536x384"} <= rows.keys()
 

@@ -19,7 +19,9 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(
     shmgemm.ops.IMPLEMENTATION == "python", reason="the Python op is what the other tests ran"
 )
-@pytest.mark.parametrize("name", ["test_ops.py", "test_transforms.py", "test_fallback.py"])
+@pytest.mark.parametrize(
+    "name", ["test_ops.py", "test_transforms.py", "test_fallback.py", "test_numerics.py"]
+)
 def test_without_the_extension(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / name)],

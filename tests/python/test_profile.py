@@ -22,11 +22,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shmgemm
+from shmgemm import _trace
 from shmgemm._tables import COLUMNS, table
 from shmgemm.profiling import Profile, Record
 
 ROWS, COLS, CLOCK_HZ = 8, 4, 2_000_000
 HARDWARE = {"model": "scalesim_ws", "rows": ROWS, "cols": COLS, "clock": "2MHz"}
+SYSTOLIC = {
+    "model": "systolic",
+    "cores": 2,
+    "rows": 8,
+    "cols": 4,
+    "clock": "2MHz",
+    "memory_bw": "8MB/s",
+}
 REGION = 16 << 20
 TRACE_SCHEMA = {
     "type": "object",
@@ -50,6 +59,29 @@ TRACE_SCHEMA = {
                         "properties": {
                             "ph": {"const": "M"},
                             "name": {"enum": ["process_name", "thread_name"]},
+                            "args": {"required": ["name"]},
+                        },
+                    },
+                    {
+                        "required": ["args"],
+                        "properties": {
+                            "ph": {"const": "M"},
+                            "name": {"const": "thread_sort_index"},
+                            "args": {
+                                "required": ["sort_index"],
+                                "properties": {"sort_index": {"type": "integer"}},
+                            },
+                        },
+                    },
+                    {
+                        "required": ["ts", "args"],
+                        "properties": {
+                            "ph": {"const": "C"},
+                            "ts": {"type": "number", "minimum": 0},
+                            "args": {
+                                "minProperties": 1,
+                                "additionalProperties": {"type": "number", "minimum": 0},
+                            },
                         },
                     },
                     {
@@ -108,6 +140,38 @@ def test_a_record_says_everything_about_an_op(device: Any) -> None:
     assert op.memory_bytes == 4 * (5 * 9 + 9 * 7 + 5 * 7)
     assert op.read_bytes["memory"] == {"a": 4 * 5 * 9, "b": 4 * 9 * 7, "c": 0, "bias": 0}
     assert op.write_bytes["memory"]["c"] == 4 * 5 * 7
+
+
+def test_a_timeline_says_what_each_core_did_when() -> None:
+    with shmgemm.open(hardware=SYSTOLIC, region=REGION), shmgemm.profile() as prof:
+        product(50, 30, 40)
+        product(50, 30, 40)
+    for op in prof.records:
+        entries = op.timeline
+        assert {entry.core for entry in entries} == {0, 1}
+        assert {entry.kind for entry in entries} == {"load", "compute", "store", "stall"}
+        assert all(
+            op.start_cycles <= entry.start_cycles < entry.end_cycles <= op.end_cycles
+            for entry in entries
+        )
+        totals = {
+            (kind, core): sum(e.amount for e in entries if (e.kind, e.core) == (kind, core))
+            for kind in ("load", "compute", "store", "stall")
+            for core in (0, 1)
+        }
+        assert totals["load", 0] + totals["load", 1] == sum(op.read_bytes["memory"].values())
+        assert totals["store", 0] + totals["store", 1] == 4 * 50 * 30
+        assert (op.busy_cycles, op.memory_stall_cycles) in [
+            (totals["compute", core], totals["stall", core]) for core in (0, 1)
+        ]
+    first, second = (replace(op.timeline[0], start_cycles=0, end_cycles=0) for op in prof.records)
+    assert first == second
+
+
+def test_closed_forms_have_no_timeline(device: Any) -> None:
+    with shmgemm.profile() as prof:
+        product(5, 7, 9)
+    assert prof.records[0].timeline == ()
 
 
 def test_bytes_copied_are_those_of_operands_outside_of_the_region(device: Any) -> None:
@@ -202,7 +266,8 @@ def test_sessions_opened_and_closed_inside_are_seen(device: Any) -> None:
         (3, "custom"),
     ]
     gemmini = next(op for op in prof.records if op.m == 2)
-    assert gemmini.cycles == ws_cycles(2, 2, 2, 16, 16)
+    # Its two loads, its weights, from the first element to the last result, its store.
+    assert gemmini.cycles == 2 + 2 + (2 + 16 + 2 - 2) + 1
     assert gemmini.clock_hz == 10**9
 
 
@@ -294,6 +359,59 @@ def test_the_trace_has_simulated_and_host_time_as_two_processes(
     assert host[0]["ts"] == 0
     named = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
     assert {(e["pid"], e["tid"]) for e in complete} <= named
+
+
+def test_the_trace_has_tracks_for_cores_and_counters(tmp_path: Path) -> None:
+    with shmgemm.open(hardware=SYSTOLIC, region=REGION), shmgemm.profile() as prof:
+        product(50, 30, 40)
+        product(9, 30, 40)
+    document = json.loads(prof.to_chrome_trace(tmp_path / "trace.json").read_text())
+    jsonschema.validate(document, TRACE_SCHEMA)
+    events = [event for event in document["traceEvents"] if event["pid"] == 1]
+    tracks = {e["tid"]: e["args"]["name"].strip() for e in events if e["name"] == "thread_name"}
+    order = {e["tid"]: e["args"]["sort_index"] for e in events if e["name"] == "thread_sort_index"}
+    kinds = ("load", "compute", "store", "stall")
+    assert [tracks[tid] for tid in sorted(tracks, key=order.__getitem__)] == [
+        "device 0 (custom)",
+        *(f"core {core} {kind}" for core in (0, 1) for kind in kinds),
+    ]
+    us = 1e6 / CLOCK_HZ
+    drawn = [
+        (tracks[e["tid"]], round(e["ts"] / us), round(e["dur"] / us), *e["args"].values())
+        for e in events
+        if e["ph"] == "X" and e["cat"] == "timeline"
+    ]
+    assert sorted(drawn) == sorted(
+        (f"core {e.core} {e.kind}", e.start_cycles, e.end_cycles - e.start_cycles, e.amount)
+        for op in prof.records
+        for e in op.timeline
+    )
+    integrals = {}
+    for name, most in (("array use", 100), ("memory bandwidth", 0.008)):
+        values = [(e["ts"], *e["args"].values()) for e in events if e["name"] == name]
+        assert all(before[1] != after[1] for before, after in pairwise(values))
+        assert values == sorted(values, key=lambda value: value[0])
+        assert values[-1][0] <= prof.records[-1].end_cycles * us
+        assert values[-1][1] == 0
+        assert 0 < max(value for _, value in values) <= most
+        integrals[name] = sum(v * (after - at) for (at, v), (after, _) in pairwise(values))
+    moved = sum(op.memory_bytes for op in prof.records)
+    assert integrals["memory bandwidth"] * 1e3 == pytest.approx(moved, rel=0.1)
+
+
+def test_a_long_runs_slices_are_merged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with shmgemm.open(hardware=SYSTOLIC, region=REGION), shmgemm.profile() as prof:
+        product(200, 200, 200)
+    (op,) = prof.records
+    count = len(op.timeline)
+    monkeypatch.setattr(_trace, "_MOST_SLICES", count // 3)
+    monkeypatch.setattr(_trace, "_MOST_COUNTS", 10)
+    events = json.loads(prof.to_chrome_trace(tmp_path / "t.json").read_text())["traceEvents"]
+    slices = [e for e in events if e["ph"] == "X" and e["cat"] == "timeline"]
+    assert count / 4 <= len(slices) <= count / 3 + 8
+    moved = sum(e["args"]["bytes"] for e in slices if e["name"] in ("load", "store"))
+    assert moved == op.memory_bytes
+    assert 2 <= sum(e["name"] == "array use" for e in events) <= 12
 
 
 def test_ops_that_overlap_on_the_host_get_lanes_of_their_own(device: Any, tmp_path: Path) -> None:

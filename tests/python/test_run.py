@@ -49,6 +49,7 @@ if __name__ == "__main__":
         raise RuntimeError("the script's own")
     sys.exit(len(sys.argv))
 """
+FILES = {"ops.csv", "trace.json", "roofline.png", "timeline.png", "layers.png"}
 STEP_MACS = 32 * (8 * 16 + 16 * 4)
 FORWARD_MACS = 3 * STEP_MACS + 2 * 3 * 5
 BACKWARD_MACS = 3 * 32 * (8 * 16 + 2 * 16 * 4)  # the script's input wants no gradient
@@ -78,7 +79,7 @@ def test_a_script_runs_unmodified_with_its_layers_on_the_device(script: Path) ->
     assert "argv ['my_script.py', '--epochs', '--json']" in done.stdout
     assert loss_of(done.stdout) == pytest.approx(loss_of(plain.stdout), abs=1e-5)
     out = folder / "out" / "my_script-tpu_v3"
-    assert {path.name for path in out.iterdir()} == {"ops.csv", "trace.json", "roofline.png"}
+    assert {path.name for path in out.iterdir()} == FILES
     with (out / "ops.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     macs = {"forward": 0, "backward": 0}
@@ -86,6 +87,8 @@ def test_a_script_runs_unmodified_with_its_layers_on_the_device(script: Path) ->
         macs["forward" if row["Op"] == "linear" else "backward"] += int(row["MACs"])
     assert macs == {"forward": FORWARD_MACS, "backward": BACKWARD_MACS}
     assert {row["Layer"] for row in rows} == {"first", "second", ""}
+    wrote = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("wrote ")]
+    assert {Path(path).name for path in wrote} == FILES
     assert "linear layers simulated: 100.00 %" in done.stdout
     assert "all products  simulated: 100.00 %" in done.stdout
 
@@ -208,8 +211,9 @@ def test_minilm_runs_all_its_linear_layers_on_the_device(tmp_path: Path) -> None
     assert similarity[0][1] > similarity[0][2] + 0.3
     assert report["totals"]["cycles"] == sum(module["cycles"] for module in report["modules"])
     out = tmp_path / "out" / "minilm-tpu_v3"
-    assert {path.name for path in out.iterdir()} == {"ops.csv", "trace.json", "roofline.png"}
-    assert (out / "roofline.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.iterdir()} == FILES
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
+    assert (out / "trace.json").stat().st_size < 5_000_000
 
 
 def test_a_missing_model_is_one_sentence_with_the_command(

@@ -59,12 +59,14 @@ def test_own_defaults() -> None:
         "engine": "embedded",
         "guest": False,
         "hardware": "tpu_v3",
+        "numerics": "fast",
         "devices": 1,
         "region": 256 << 20,
         "threads": 0,
         "strict": False,
         "timeout": 5.0,
         "debug": False,
+        "plugins": (),
         "engine_path": None,
     }
 
@@ -113,6 +115,8 @@ def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         ("timeout", "2.5", 2.5),
         ("debug", "debug", True),
         ("debug", "off", False),
+        ("plugins", "/a.so:b.so", ("/a.so", "b.so")),
+        ("plugins", "", ()),
         ("engine_path", "/opt/engine", "/opt/engine"),
     ],
 )
@@ -204,6 +208,17 @@ def test_paths_in_a_file_are_relative_to_it(
     monkeypatch.setenv("SHMGEMM_CONFIG", str(path))
     assert settings.resolve("hardware") == str(path.parent / "mine.toml")
     assert settings.resolve("engine_path") == str(path.parent / "bin" / "engine")
+
+
+def test_plugins_are_one_path_or_several() -> None:
+    for given in ("a.so:b.so", ["a.so", "b.so"], (Path("a.so"), "b.so")):
+        assert settings.resolve("plugins", given) == ("a.so", "b.so")
+    assert settings.resolve("plugins", Path("a:b.so")) == ("a:b.so",)
+    configure(Path("shmgemm.toml"), '[session]\nplugins = ["a.so", "/b.so"]\n')
+    assert settings.resolve("plugins") == ("a.so", "/b.so")
+    for bad in (3, [""], [None]):
+        with pytest.raises(ValueError, match=r"argument plugins = .*: expected paths"):
+            settings.resolve("plugins", bad)
 
 
 def test_hardware_may_be_a_path_or_a_mapping() -> None:

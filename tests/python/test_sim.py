@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmgemm import _core, cli
+from shmgemm import _core, cli, plugins
 from shmgemm.scalesim import accesses, buffers, config, reports, topology
 from shmgemm.scalesim.accesses import Stream
 from shmgemm.scalesim.topology import Layer
@@ -471,6 +472,72 @@ def test_every_model_takes_the_files(tmp_path: Path, capsys: pytest.CaptureFixtu
         ]
         rows = read(tmp_path, "COMPUTE_REPORT.csv")
         assert [row["Total Cycles"] for row in rows] == [str(each["cycles"]) for each in cycles]
+
+
+@pytest.fixture(scope="module")
+def cfg_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """tests/plugins/cfg_model.cpp, which declares a parameter for every figure of a cfg."""
+    source = Path(__file__).parents[1] / "plugins" / "cfg_model.cpp"
+    target = str(tmp_path_factory.mktemp("plugins") / "cfg_model.so")
+    flags = plugins.cflags().split()
+    subprocess.run(["g++", "-shared", "-fPIC", *flags, str(source), "-o", target], check=True)
+    return target
+
+
+def test_a_model_gets_the_figures_it_declares(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = CFG.replace("Height = 4", "Height = 8")
+    for number, operand in enumerate(("Ifmap", "Filter", "Ofmap"), 2):
+        cfg = cfg.replace(f"{operand}SramSzkB = 1", f"{operand}SramSzkB = {number}")
+    words = ["--plugin", cfg_model, "--model", "cfg", "--json"]
+    assert sim(tmp_path, cfg, CSV, *words) == 0
+    expected = {
+        "model": "cfg",
+        "clock": "1GHz",
+        "rows": "8",
+        "cols": "4",
+        "dataflow": "ws",
+        "scratchpad_a": "2KiB",
+        "scratchpad_b": "3KiB",
+        "accumulator": "4KiB",
+    }
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    # CALC never stalls: the most that the model takes.
+    assert _core.parse_quantity("memory_bw", parameters.pop("memory_bw"), "bytes/s") == 10**15
+    assert parameters == expected
+    assert sim(tmp_path, cfg.replace("CALC", "USER"), CSV, *words) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert captured.err == ""  # about SCALE-Sim's stalls, which are not this model's
+    assert content["parameters"]["memory_bw"] == "10GB/s"  # 10 words a cycle at 1 GHz
+    # One cycle, and as many as the bytes of A, B and C take at 10 a cycle.
+    for row, (m, n, k) in zip(
+        read(tmp_path, "COMPUTE_REPORT.csv"), ((4, 4, 4), (5, 7, 9), (33, 40, 65)), strict=True
+    ):
+        stall = math.ceil((m * k + k * n + m * n) / 10)
+        assert (row["Total Cycles"], row["Stall Cycles"]) == (str(stall + 1), str(stall))
+        assert row["Total Cycles (incl. prefetch)"] == row["Total Cycles"]
+        assert float(row["Overall Util %"]) == pytest.approx(100 * m * n * k / (stall + 1))
+    for row in read(tmp_path, "DETAILED_ACCESS_REPORT.csv"):
+        left_out = [key for key, value in row.items() if key and not value]
+        assert left_out == [key for key in row if key and key.endswith("Cycle")]
+    assert read(tmp_path, "DETAILED_ACCESS_REPORT.csv")[1]["DRAM IFMAP Reads"] == "45"
+
+
+def test_a_model_that_does_not_take_a_figure_says_which(
+    tmp_path: Path, cfg_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--plugin", cfg_model, "--model", "cfg"]
+    for old, new, part in (
+        ("Dataflow = ws", "Dataflow = is", 'dataflow = "is"'),
+        ("IfmapSramSzkB = 1", "IfmapSramSzkB = 1025", "scratchpad_a"),
+        ("OfmapSramSzkB = 1", "OfmapSramSzkB = 1025", "accumulator"),
+    ):
+        assert sim(tmp_path, CFG.replace(old, new), CSV, *words) == 2
+        error = capsys.readouterr().err
+        assert f"{tmp_path / 'arch.cfg'}: for model cfg: " in error
+        assert part in error
 
 
 def test_one_multiplication_on_one_element(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad  # noqa: E402
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import shmgemm  # noqa: E402
@@ -205,6 +207,79 @@ def test_per_sample_gradients() -> None:
         for f in (shmgemm.linear, F.linear)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def mlp(gemm: Any, x: Any, weights: Any) -> Any:
+    return gemm(torch.tanh(gemm(x, weights[0])), weights[1]).pow(2).sum()
+
+
+NESTED = {
+    "grad of grad": lambda f: grad(lambda x: grad(f)(x).sum()),
+    "hessian": hessian,
+    "jacrev of grad": lambda f: jacrev(grad(f)),
+    "jacfwd": jacfwd,
+    "jacfwd of jacrev": lambda f: jacfwd(jacrev(f)),
+    "third order": lambda f: grad(lambda x: grad(lambda y: grad(f)(y).sum())(x).sum()),
+    "jvp": lambda f: lambda x: jvp(f, (x,), (torch.ones_like(x),))[1],
+    "jvp of vjp": lambda f: lambda x: jvp(grad(f), (x,), (x.cos(),))[1],
+    "vmap of hessian": lambda f: lambda x: vmap(hessian(lambda row: f(row[None])))(x),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("linear", [False, True], ids=["gemm", "linear"])
+def test_nested_transforms(name: str, linear: bool) -> None:
+    torch.manual_seed(3)
+    x = torch.randn(3, 4)
+    weights = (torch.randn(4, 6), torch.randn(6, 2))
+
+    def by_linear(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return shmgemm.linear(a, b.mT, a.sum() * torch.ones(b.shape[1]))
+
+    def by_torch(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a @ b + (a.sum() if linear else 0)
+
+    ours = by_linear if linear else shmgemm.gemm
+    transform = NESTED[name]
+    found = transform(lambda x: mlp(ours, x, weights))(x)
+    expected = transform(lambda x: mlp(by_torch, x, weights))(x)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_forward_mode_with_and_without_reverse_mode() -> None:
+    a, tangent = torch.randn(3, 4), torch.randn(3, 4)
+    b, b_tangent = torch.randn(4, 2), torch.randn(4, 2)
+    for requires_grad in (False, True):
+        with forward_ad.dual_level():
+            dual_a = forward_ad.make_dual(a.clone().requires_grad_(requires_grad), tangent)
+            dual_b = forward_ad.make_dual(b, b_tangent)
+            result, derivative = forward_ad.unpack_dual(shmgemm.gemm(dual_a, dual_b))
+            torch.testing.assert_close(result.detach(), a @ b)
+            torch.testing.assert_close(derivative.detach(), tangent @ b + a @ b_tangent)
+            assert result.requires_grad == requires_grad
+            only_b = forward_ad.unpack_dual(shmgemm.gemm(a, dual_b)).tangent
+            torch.testing.assert_close(only_b, a @ b_tangent)
+    assert shmgemm.gemm(a, b).shape == (3, 2)
+
+
+def test_forward_mode_derivatives_are_device_products(records: Records) -> None:
+    jvp(lambda x: shmgemm.linear(x, torch.randn(5, 4)), (torch.randn(3, 4),), (torch.randn(3, 4),))
+    assert [record.name for record in records()] == ["linear", "linear.jvp_input"]
+
+
+def test_a_module_with_parameters_under_functional_transforms() -> None:
+    """Parameters that require grad outside of functorch's levels."""
+    layer = shmgemm.DeviceLinear(4, 3)
+    x = torch.randn(2, 4)
+    inner = grad(lambda x: layer(x).pow(2).sum())(x)
+    inner.sum().backward()
+    found = layer.weight.grad.clone()
+    layer.zero_grad()
+    y = x.clone().requires_grad_()
+    plain = torch.nn.functional.linear(y, layer.weight, layer.bias).pow(2).sum()
+    torch.autograd.grad(plain, y, create_graph=True)[0].sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_autocast() -> None:

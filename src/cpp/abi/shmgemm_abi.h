@@ -162,9 +162,17 @@ enum shmgemm_operand {
   SHMGEMM_OPERAND_BIAS = 3,
   SHMGEMM_OPERANDS = 4
 };
+/* What an entry of a timeline shows, and what its amount counts. */
+enum shmgemm_activity {
+  SHMGEMM_ACTIVITY_LOAD = 0,    /* from the request to its end; bytes */
+  SHMGEMM_ACTIVITY_COMPUTE = 1, /* arrays at work; cycles in which operands stream */
+  SHMGEMM_ACTIVITY_STORE = 2,   /* from the request to its end; bytes */
+  SHMGEMM_ACTIVITY_STALL = 3,   /* arrays that could work wait for memory; cycles */
+  SHMGEMM_ACTIVITIES = 4
+};
 
 /* The client allocates SHMGEMM_REPORT_BYTES at least; the engine writes no more than that. */
-#define SHMGEMM_REPORT_BYTES 4096u
+#define SHMGEMM_REPORT_BYTES 16384u
 
 struct shmgemm_report {
   uint32_t kind;
@@ -180,15 +188,17 @@ struct shmgemm_gemm_report {
   double compute_utilization; /* mean share of PE-cycles within a fold that multiply, 0..1 */
   uint64_t read_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS];
   uint64_t write_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS];
-  uint32_t timeline_count; /* of the per-core entries that follow */
+  uint32_t timeline_count; /* of the entries that follow */
   uint32_t reserved;
 };
 
+/* By core, then kind, then start; those of one core and kind do not overlap. */
 struct shmgemm_timeline_entry {
   uint32_t core;
-  uint32_t kind;
+  uint32_t kind; /* enum shmgemm_activity */
   uint64_t start_cycles;
   uint64_t end_cycles;
+  uint64_t amount;
 };
 
 struct shmgemm_info {
@@ -302,7 +312,7 @@ SHMGEMM_OFFSET_IS(shmgemm_completion, start_cycles, 16);
 SHMGEMM_OFFSET_IS(shmgemm_completion, report_bytes, 56);
 SHMGEMM_OFFSET_IS(shmgemm_completion, seq, 60);
 SHMGEMM_SIZE_IS(shmgemm_gemm_report, 184);
-SHMGEMM_SIZE_IS(shmgemm_timeline_entry, 24);
+SHMGEMM_SIZE_IS(shmgemm_timeline_entry, 32);
 SHMGEMM_SIZE_IS(shmgemm_info, 176);
 SHMGEMM_SIZE_IS(shmgemm_peer, 64);
 SHMGEMM_SIZE_IS(shmgemm_arena, 24);

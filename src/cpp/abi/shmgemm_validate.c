@@ -325,6 +325,33 @@ enum shmgemm_status shmgemm_validate_completion(const struct shmgemm_completion*
   return SHMGEMM_STATUS_OK;
 }
 
+/* May `entry` follow `before` (0: comes first)? */
+static int shmgemm_entry_is_in_order(const struct shmgemm_timeline_entry* before,
+                                     const struct shmgemm_timeline_entry* entry) {
+  if (!before || before->core < entry->core) return 1;
+  if (before->core != entry->core || before->kind > entry->kind) return 0;
+  return before->kind < entry->kind || before->end_cycles <= entry->start_cycles;
+}
+
+/* An amount of cycles is no more than the entry lasts; of bytes there may be any. */
+enum shmgemm_status shmgemm_validate_timeline(const struct shmgemm_timeline_entry* entries,
+                                              uint32_t count,
+                                              const struct shmgemm_completion* completion) {
+  uint32_t i;
+  for (i = 0; i < count; ++i) {
+    const struct shmgemm_timeline_entry* entry = &entries[i];
+    const int counts_cycles =
+        entry->kind == SHMGEMM_ACTIVITY_COMPUTE || entry->kind == SHMGEMM_ACTIVITY_STALL;
+    if (entry->kind >= SHMGEMM_ACTIVITIES || entry->start_cycles >= entry->end_cycles ||
+        entry->start_cycles < completion->start_cycles ||
+        entry->end_cycles > completion->end_cycles ||
+        !shmgemm_entry_is_in_order(i ? entry - 1 : 0, entry) ||
+        (counts_cycles && entry->amount > entry->end_cycles - entry->start_cycles))
+      return SHMGEMM_STATUS_BAD_REPORT;
+  }
+  return SHMGEMM_STATUS_OK;
+}
+
 static enum shmgemm_status shmgemm_check_arenas(const struct shmgemm_header* header) {
   struct shmgemm_range ranges[SHMGEMM_MAX_ARENAS];
   const uint64_t heap_end = header->heap_offset + header->heap_bytes;

@@ -28,6 +28,11 @@ enum shmgemm_status shmgemm_validate_command(const struct shmgemm_command* comma
 enum shmgemm_status shmgemm_validate_completion(const struct shmgemm_completion* completion,
                                                 const struct shmgemm_limits* limits);
 
+/* Are these a GEMM's timeline: known kinds, in order, without overlap, within its cycles? */
+enum shmgemm_status shmgemm_validate_timeline(const struct shmgemm_timeline_entry* entries,
+                                              uint32_t count,
+                                              const struct shmgemm_completion* completion);
+
 /* Is this a header this build can map in a file of `file_bytes`? */
 enum shmgemm_status shmgemm_validate_header(const struct shmgemm_header* header,
                                             uint64_t file_bytes);

@@ -38,6 +38,7 @@ Current& current() {
 }
 
 std::atomic<bool (*)()> interrupt_check{nullptr};
+std::atomic<bool> ending{false};
 thread_local std::string thread_scope;
 thread_local client::ClosedFlag thread_session_closed;
 
@@ -92,6 +93,9 @@ void client::note_use(const ClosedFlag& closed) {
   if (thread_session_closed != closed) thread_session_closed = closed;
 }
 void client::forget_use() { thread_session_closed.reset(); }
+
+void set_program_ending() { ending.store(true); }
+bool program_ending() { return ending.load(std::memory_order_relaxed); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

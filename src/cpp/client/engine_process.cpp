@@ -42,6 +42,10 @@ std::vector<std::string> arguments_for(const SessionOptions& options) {
                                     std::to_string(options.devices),
                                     "--threads",
                                     std::to_string(options.threads)};
+  for (const std::string& plugin : options.plugins) {
+    words.push_back("--plugin");
+    words.push_back(plugin);
+  }
   for (const auto& [key, value] : options.parameters) words.push_back(key + "=" + value);
   return words;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "client/product.h"
+#include "client/report.h"
 
 namespace shmgemm::client {
 
@@ -58,15 +59,15 @@ void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
   record.host_start_ns = host_start_ns;
   record.bytes_copied = bytes_copied;
   record.macs = macs_of(call);
-  if (report != nullptr && completion.report_bytes >= sizeof(shmgemm_gemm_report)) {
-    shmgemm_gemm_report block;
-    std::memcpy(&block, report->data(), sizeof block);
-    record.peak_macs_per_cycle = block.peak_macs_per_cycle;
-    record.folds = block.folds;
-    record.mapping_efficiency = block.mapping_efficiency;
-    record.compute_utilization = block.compute_utilization;
-    std::memcpy(record.read_bytes, block.read_bytes, sizeof block.read_bytes);
-    std::memcpy(record.write_bytes, block.write_bytes, sizeof block.write_bytes);
+  if (report != nullptr) {
+    GemmReport said = read_gemm_report(*report, completion);
+    record.peak_macs_per_cycle = said.head.peak_macs_per_cycle;
+    record.folds = said.head.folds;
+    record.mapping_efficiency = said.head.mapping_efficiency;
+    record.compute_utilization = said.head.compute_utilization;
+    std::memcpy(record.read_bytes, said.head.read_bytes, sizeof said.head.read_bytes);
+    std::memcpy(record.write_bytes, said.head.write_bytes, sizeof said.head.write_bytes);
+    record.timeline = std::move(said.timeline);
   }
   record.host_ns = steady_ns() - host_start_ns;
   const std::lock_guard<std::mutex> lock(mutex_);

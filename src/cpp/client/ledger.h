@@ -18,7 +18,7 @@ class Ledger {
   void count_reject();  // of a command, by the engine
   void count(const GemmCall& call, const shmgemm_completion& completion,
              std::uint64_t bytes_copied);
-  // `report`: the block the engine filled, or null.
+  // `report`: the block the engine filled, or null. ProtocolError where it is not a report.
   void record(const GemmCall& call, const shmgemm_completion& completion,
               std::uint64_t bytes_copied, std::uint64_t host_start_ns, const Block* report);
 

@@ -120,7 +120,13 @@ void SessionImpl::refuse_device(std::uint8_t device, const std::string& what) co
 // What an engine's refusal means to the caller.
 void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
   ledger_.count_reject();
-  const std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
+  std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
+  if (completion.status == SHMGEMM_STATUS_ERROR ||
+      completion.status == SHMGEMM_STATUS_UNSUPPORTED) {
+    const auto model = options_.parameters.find("model");
+    if (model != options_.parameters.end()) text += "; timing model \"" + model->second + "\"";
+    text += "; the engine's standard error says why";
+  }
   if (completion.status >= SHMGEMM_STATUS_UNSUPPORTED) throw Unsupported(text);
   throw Error(text);
 }
@@ -159,6 +165,7 @@ shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   const auto report = profiling ? heap_->allocate(SHMGEMM_REPORT_BYTES) : nullptr;
   shmgemm_command command = product.command();
   command.flags |= SHMGEMM_FLAG_FLUSH;
+  if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
   if (report) command.report = static_cast<std::uint32_t>(report->offset() / SHMGEMM_BLOCK_ALIGN);
 
   const bool is_long = client::macs_of(call) > kLongMacs;

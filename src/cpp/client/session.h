@@ -50,6 +50,7 @@ struct OpRecord {
   double mapping_efficiency = 0, compute_utilization = 0;
   std::uint64_t read_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
   std::uint64_t write_bytes[SHMGEMM_LEVELS][SHMGEMM_OPERANDS] = {};
+  std::vector<shmgemm_timeline_entry> timeline;  // what each core did when, where the model says
 };
 
 struct Stats {
@@ -69,10 +70,12 @@ struct Stats {
 struct SessionOptions {
   std::string engine_path;                        // shmgemm-engine
   std::map<std::string, std::string> parameters;  // the hardware, as model/hardware.h reads it
+  std::vector<std::string> plugins;               // files with timing models
   std::uint64_t region_bytes = 256ull << 20;
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
   double timeout_s = 5.0;     // without a heartbeat
+  bool bit_accurate = false;  // sum in the order of the modelled array
   bool debug = false;         // log each command to stderr
 };
 
@@ -131,6 +134,11 @@ std::shared_ptr<Session>
 current_session();  // opens one with the opener; Closed where there is none
 std::shared_ptr<Session> current_session_or_null();
 void set_session_opener(std::function<std::shared_ptr<Session>()> opener);
+
+// The program is about to end: from now on a thread that is not its main one and asks for a device
+// stops for good (see python/gil.h).
+void set_program_ending();
+bool program_ending();
 
 // Called from a blocked call at least every 20 ms; true: give up with Interrupted.
 void set_interrupt_check(bool (*check)());

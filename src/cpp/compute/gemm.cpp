@@ -1,5 +1,6 @@
 // Shares a product out over the pool and sends each part to the kernel of its types. float32 goes
-// straight to OpenBLAS; everything else is widened block by block (widened.h).
+// straight to OpenBLAS, everything else is widened block by block (widened.h), and where the order
+// of additions is given, floats have a kernel of their own (bit_accurate.h).
 #include "compute/gemm.h"
 
 #include <sched.h>
@@ -8,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "compute/bit_accurate.h"
 #include "compute/blas.h"
 #include "compute/pool.h"
 #include "compute/split.h"
@@ -69,21 +71,29 @@ void run_float32(const Gemm& gemm, const Part& part, std::uint64_t entry) {
   }
 }
 
+// int8 sums are modulo 2^32, so every order of additions gives the same.
+void (*kernel_of(const Gemm& gemm))(const Gemm&, const Part&, std::uint64_t) {
+  if (gemm.input == Dtype::kInt8) return run_widened;
+  if (gemm.accumulation_length != 0) {
+    return [](const Gemm& which, const Part& part, std::uint64_t entry) {
+      run_bit_accurate(which, part, entry);
+    };
+  }
+  const bool plain = gemm.input == Dtype::kFloat32 && gemm.output == Dtype::kFloat32;
+  return plain ? run_float32 : run_widened;
+}
+
 struct Job {
   const Gemm& gemm;
   const Split split;
-  const bool plain;  // float32 in and out
+  void (*const kernel)(const Gemm&, const Part&, std::uint64_t entry);
 };
 
 void run_piece(void* context, std::uint64_t piece, unsigned) {
   const Job& job = *static_cast<const Job*>(context);
   const Part part = part_of(job.gemm, job.split, piece);
   for (std::uint64_t entry = part.entry; entry < part.entry_end; ++entry) {
-    if (job.plain) {
-      run_float32(job.gemm, part, entry);
-    } else {
-      run_widened(job.gemm, part, entry);
-    }
+    job.kernel(job.gemm, part, entry);
   }
 }
 
@@ -96,7 +106,7 @@ Engine::~Engine() { delete pool_; }
 unsigned Engine::threads() const { return pool_->threads(); }
 
 void Engine::run(const Gemm& gemm) {
-  Job job{gemm, split_of(gemm), gemm.input == Dtype::kFloat32 && gemm.output == Dtype::kFloat32};
+  Job job{gemm, split_of(gemm), kernel_of(gemm)};
   pool_->run(job.split.pieces(), run_piece, &job);
 }
 

@@ -2,7 +2,8 @@
 // C[b] = A[b] B[b] (+ bias) (+ C[b]), accumulated in float32 (int32 for int8), rounded once at the
 // end. No dimension is 0. The bits depend on shape, types, values and the CPU's OpenBLAS kernels
 // alone, never on how many threads there are. float32: C starts as bias or C and A B is added to
-// that.
+// that. With an accumulation length the order of additions is that of an array (docs/numerics.md),
+// and the bits depend on shape, types, values and that length alone.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ struct Gemm {
   bool transpose_a = false;        // A lies as k x m
   bool transpose_b = false;        // B lies as n x k
   bool accumulate = false;
+  std::uint64_t accumulation_length = 0;  // terms of K summed before the accumulator; 0: any order
 };
 
 // Worker threads that live as long as the pool; idle ones sleep in the kernel.

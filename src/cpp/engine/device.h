@@ -1,14 +1,19 @@
 // One simulated device: commands start in the order in which they arrived, one at a time, each when
 // what it waits for has ended; a timing model says when it ends. FIFO order and integer time make
-// the result a function of the order in the rings alone.
+// the result a function of the order in the rings alone. A model that throws or breaks its contract
+// fails the op it was told, and a fresh one takes the next.
 #pragma once
 
 #include <deque>
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "engine/lane.h"
 #include "engine/op.h"
 #include "model/hardware.h"
+#include "model/supervision.h"
 
 namespace shmgemm::engine {
 
@@ -18,33 +23,59 @@ struct DeviceCounters {
   std::uint64_t busy_cycles = 0;
 };
 
+// What a device stands in.
+struct DeviceHost {
+  model::EventQueue& events;
+  std::uint32_t owner;  // of its model's events, above 0
+  model::Memory* memory;
+  // Called in simulated time, when an op has ended; the op is the device's no more. UNSUPPORTED
+  // where the model refused it, ERROR where the model failed.
+  std::function<void(Op*, shmgemm_status, const model::GemmTiming&)> ended;
+  std::function<void(const std::string&)> log;
+  model::EventLimits limits;
+};
+
 class Device {
  public:
-  // Called in simulated time, when an op has ended; the op is the device's no more. UNSUPPORTED
-  // where the model cannot express it.
-  using Ended = std::function<void(Op*, shmgemm_status, const model::GemmTiming&)>;
-
-  Device(const model::Hardware& hardware, model::Scheduler& scheduler, model::Memory* memory,
-         Ended ended);
+  Device(const model::Hardware& hardware, DeviceHost host);  // throws as create_model()
 
   void enqueue(Op* op) { queue_.push_back(op); }
   // Starts whatever can start now. Call after enqueue() and after any op anywhere has ended.
   void advance();
 
+  bool busy() const { return op_ != nullptr; }
+  void count_event();  // after each event of its model; throws ModelError past a limit
+  // Ends what the model was doing with ERROR and replaces the model.
+  void fail(const std::string& why);
+  void drop_retired() { retired_.clear(); }  // not from within an event
+
   DeviceCounters& counters() { return counters_; }
-  std::uint64_t peak_macs_per_cycle() const { return model_->peak_macs_per_cycle(); }
+  std::uint64_t peak_macs_per_cycle() const { return peak_macs_per_cycle_; }
+  std::uint64_t accumulation_length(const shmgemm_command& gemm);  // of the model's array
 
  private:
+  struct Instance {
+    Lane lane;
+    std::unique_ptr<model::TimingModel> model;
+  };
+
   bool may_start(Op* op);
   void start(Op* op);
   void start_product(Op* op);
-  void end(Op* op, const model::GemmTiming& timing);
+  void end(std::uint64_t run, const model::GemmTiming& timing);
+  void end_badly(shmgemm_status status, const std::string& why);
+  std::unique_ptr<Instance> make_instance();
+  void retire();
 
-  model::Scheduler& scheduler_;
-  Ended ended_;
-  std::unique_ptr<model::TimingModel> model_;
+  const model::Hardware hardware_;
+  DeviceHost host_;
+  std::unique_ptr<Instance> instance_;              // null: to be made for the next product
+  std::vector<std::unique_ptr<Instance>> retired_;  // their code may be on the stack
+  std::uint64_t peak_macs_per_cycle_ = 0;
+  model::Supervision supervision_;
   std::deque<Op*> queue_;
-  bool busy_ = false;
+  Op* op_ = nullptr;  // the product the model is at
+  std::uint64_t runs_ = 0;
   bool advancing_ = false;
   DeviceCounters counters_;
 };

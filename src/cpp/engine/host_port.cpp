@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
@@ -9,9 +10,6 @@
 
 namespace shmgemm::engine {
 namespace {
-
-// Past this time nothing more is accepted, so that no sum of cycles can wrap.
-constexpr model::Cycle kLastCycle = model::Cycle{1} << 62;
 
 bool is_served(const shmgemm_command& command) {
   switch (command.op) {
@@ -22,8 +20,7 @@ bool is_served(const shmgemm_command& command) {
     case SHMGEMM_OP_FLUSH:
       return true;
     case SHMGEMM_OP_GEMM:
-      return (command.flags & SHMGEMM_FLAG_BIT_ACCURATE) == 0 &&
-             compute::supports(static_cast<compute::Dtype>(command.dtype_in),
+      return compute::supports(static_cast<compute::Dtype>(command.dtype_in),
                                static_cast<compute::Dtype>(command.dtype_out));
     default:
       return false;
@@ -67,9 +64,9 @@ HostPort::QueuePair::QueuePair(region::Region& region, std::uint32_t index)
       client(region.client(index)) {}
 
 HostPort::HostPort(std::shared_ptr<region::Region> region, const model::Hardware& hardware,
-                   model::Scheduler& scheduler, HostPortOptions options)
+                   model::EventQueue& events, HostPortOptions options)
     : region_(std::move(region)),
-      scheduler_(scheduler),
+      events_(events),
       options_(std::move(options)),
       clock_hz_(hardware.clock_hz()),
       model_name_(hardware.model().name),
@@ -79,15 +76,16 @@ HostPort::HostPort(std::shared_ptr<region::Region> region, const model::Hardware
     pairs_.push_back(std::make_unique<QueuePair>(*region_, i));
   }
   for (std::uint32_t i = 0; i < options_.devices; ++i) {
-    devices_.push_back(std::make_unique<Device>(
-        hardware, scheduler, nullptr,
-        [this](Op* op, shmgemm_status status, const model::GemmTiming& timing) {
-          ended(op, status, timing);
-        }));
+    DeviceHost host{events_, i + 1, nullptr, nullptr, options_.log, options_.limits};
+    host.ended = [this](Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+      ended(op, status, timing);
+    };
+    devices_.push_back(std::make_unique<Device>(hardware, std::move(host)));
   }
 }
 
 bool HostPort::poll() {
+  for (const auto& device : devices_) device->drop_retired();
   bool took = false;
   const auto pairs = static_cast<std::uint32_t>(pairs_.size());
   for (std::uint32_t i = 0; i < pairs && !flushing(); ++i) {
@@ -100,6 +98,26 @@ bool HostPort::poll() {
     }
   }
   return took;
+}
+
+void HostPort::run_next() {
+  if (events_.empty()) return fail_forgotten_op();
+  const std::uint32_t owner = events_.next_owner();
+  if (owner == 0) return events_.run_next();
+  Device& device = *devices_[owner - 1];
+  try {
+    events_.run_next();
+    device.count_event();
+  } catch (...) {
+    device.fail(model::current_exception_text());
+  }
+}
+
+void HostPort::fail_forgotten_op() {
+  for (const auto& device : devices_) {
+    if (device->busy()) return device->fail(model::kNeverDone);
+  }
+  throw std::logic_error("a flush waits for an op, but no event is due and no device is busy");
 }
 
 void HostPort::wait(region::Nanoseconds limit) {
@@ -135,7 +153,10 @@ shmgemm_status HostPort::check(const QueuePair& pair, const shmgemm_command& com
   if (!is_served(command)) return SHMGEMM_STATUS_UNSUPPORTED;
   // A FLUSH takes no time; refused, it would leave what is in flight without an answer.
   if (command.op != SHMGEMM_OP_FLUSH &&
-      (scheduler_.now() > kLastCycle || command.release_cycles > kLastCycle)) {
+      (events_.now() > kLastCycle || command.release_cycles > kLastCycle)) {
+    options_.log("simulated time is at cycle " + std::to_string(events_.now()) +
+                 ", release time at " + std::to_string(command.release_cycles) +
+                 ": past 2^62 no op is accepted");
     return SHMGEMM_STATUS_ERROR;
   }
   return SHMGEMM_STATUS_OK;
@@ -147,8 +168,8 @@ shmgemm_completion HostPort::answer(const shmgemm_command& command, shmgemm_stat
   completion.generation = limits_.generation;
   completion.status = static_cast<std::uint16_t>(status);
   completion.device = command.device;
-  completion.start_cycles = scheduler_.now();
-  completion.end_cycles = scheduler_.now();
+  completion.start_cycles = events_.now();
+  completion.end_cycles = events_.now();
   return completion;
 }
 
@@ -188,7 +209,11 @@ void HostPort::settle_flush() {
 }
 
 void HostPort::compute(const shmgemm_command& command) const {
-  options_.compute(product_of(command, region_->base()));
+  compute::Gemm gemm = product_of(command, region_->base());
+  if ((command.flags & SHMGEMM_FLAG_BIT_ACCURATE) != 0) {
+    gemm.accumulation_length = devices_[command.device]->accumulation_length(command);
+  }
+  options_.compute(gemm);
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
@@ -232,7 +257,7 @@ std::uint32_t HostPort::write_info(const shmgemm_command& command) const {
   info.threads = options_.threads;
   info.clock_hz = clock_hz_;
   info.peak_macs_per_cycle = device.peak_macs_per_cycle();
-  info.now_cycles = scheduler_.now();
+  info.now_cycles = events_.now();
   info.ops = device.counters().ops;
   info.rejects = device.counters().rejects;
   info.busy_cycles = device.counters().busy_cycles;

@@ -3,7 +3,7 @@
 // when simulated time reaches them. The embedded engine and the SST element both drive it:
 //
 //   poll()      takes commands, up to and including one that flushes
-//   flushing()  true: run the event queue, one event at a time, until it is false again
+//   flushing()  true: run_next() until it is false again
 //   wait()      nothing to do: sleep until a host rings
 #pragma once
 
@@ -15,7 +15,9 @@
 #include "abi/shmgemm_validate.h"
 #include "compute/gemm.h"
 #include "engine/device.h"
+#include "model/event_queue.h"
 #include "model/hardware.h"
+#include "model/supervision.h"
 #include "region/region.h"
 #include "region/ring.h"
 #include "region/waiter.h"
@@ -27,15 +29,20 @@ struct HostPortOptions {
   std::string engine_name = "embedded";
   std::uint32_t threads = 1;  // told to clients by GET_INFO
   std::function<void(const compute::Gemm&)> compute;
+  std::function<void(const std::string&)> log = [](const std::string&) {};  // why an op failed
+  model::EventLimits limits;
 };
 
 class HostPort {
  public:
   HostPort(std::shared_ptr<region::Region> region, const model::Hardware& hardware,
-           model::Scheduler& scheduler, HostPortOptions options);
+           model::EventQueue& events, HostPortOptions options);
 
   bool poll();  // true: took at least one command
   bool flushing() const { return flush_.active; }
+  // Runs the next event of the queue. Where there is none, a device waits for a model that has
+  // forgotten it, and that op fails; an event that throws fails the op of its device.
+  void run_next();
   void wait(region::Nanoseconds limit);
   void stop();  // from another thread: ends wait() and makes stopped() true
   bool stopped() const { return __atomic_load_n(&stopped_, __ATOMIC_SEQ_CST); }
@@ -62,9 +69,10 @@ class HostPort {
   void publish(QueuePair& pair, const shmgemm_completion& completion);
   std::uint32_t write_info(const shmgemm_command& command) const;
   void advance_devices();
+  void fail_forgotten_op();
 
   std::shared_ptr<region::Region> region_;
-  model::Scheduler& scheduler_;
+  model::EventQueue& events_;
   HostPortOptions options_;
   std::uint64_t clock_hz_;
   std::string model_name_;

@@ -11,11 +11,13 @@
 #include <future>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "compute/gemm.h"
 #include "engine/control.h"
 #include "engine/host_port.h"
 #include "model/event_queue.h"
+#include "model/plugin.h"
 
 namespace {
 
@@ -24,8 +26,9 @@ using namespace shmgemm;
 constexpr char kUsage[] =
     "usage: shmgemm-engine --region-fd FD --control-fd FD [--parent PID] [--devices N] [--threads "
     "N] "
-    "[key=value ...]\n"
-    "Serves the region FD with a simulated device; key=value describe it (see `shmgemm info`).\n"
+    "[--plugin FILE ...] [key=value ...]\n"
+    "Serves the region FD with a simulated device; key=value describe it (see `shmgemm info`),\n"
+    "FILE has timing models of its own.\n"
     "A session starts it; it is of no use by hand.\n";
 
 constexpr std::chrono::milliseconds kStopLimit{400};
@@ -36,6 +39,7 @@ struct Arguments {
   int parent_pid = 0;
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;
+  std::vector<std::string> plugins;
   model::ParameterMap hardware;
 };
 
@@ -56,6 +60,11 @@ Arguments parse(int argc, char** argv) {
     const std::size_t equals = word.find('=');
     if (word.rfind("--", 0) != 0 && equals != std::string::npos) {
       arguments.hardware[word.substr(0, equals)] = word.substr(equals + 1);
+      continue;
+    }
+    if (word == "--plugin") {
+      if (++i == argc) throw std::invalid_argument("--plugin: a file expected, nothing given");
+      arguments.plugins.push_back(argv[i]);
       continue;
     }
     const int value = number(word, argv[++i]);
@@ -90,6 +99,7 @@ void serve(const Arguments& arguments) {
   const auto region = region::Region::attach(arguments.region_fd);
   shmgemm_peer* self = region->engine();
   self->pid = static_cast<std::uint32_t>(getpid());
+  for (const std::string& plugin : arguments.plugins) model::load_plugin(plugin);
   const model::Hardware hardware(arguments.hardware);
   compute::Engine numbers(arguments.threads);
   model::EventQueue events;
@@ -97,6 +107,9 @@ void serve(const Arguments& arguments) {
   options.devices = arguments.devices;
   options.threads = numbers.threads();
   options.compute = [&numbers](const compute::Gemm& gemm) { numbers.run(gemm); };
+  options.log = [](const std::string& text) {
+    std::fprintf(stderr, "shmgemm-engine: %s\n", text.c_str());
+  };
   engine::HostPort port(region, hardware, events, options);
   std::promise<void> ended;
   engine::Control control(arguments.control_fd, arguments.parent_pid, self, [&port, &ended] {
@@ -108,7 +121,7 @@ void serve(const Arguments& arguments) {
   engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_READY, "");
   while (!port.stopped()) {
     if (!port.poll()) port.wait(std::chrono::seconds(1));
-    while (port.flushing() && !port.stopped()) events.run_next();
+    while (port.flushing() && !port.stopped()) port.run_next();
   }
   ended.set_value();
   set_state(self, SHMGEMM_PEER_DEAD);
@@ -126,6 +139,15 @@ int main(int argc, char** argv) {
                 SHMGEMM_ABI_MINOR);
     return 0;
   }
+  // A plug-in's static objects may end the process that loads it: better this one than Python.
+  if (argc == 3 && std::strcmp(argv[1], "--check-plugin") == 0) {
+    try {
+      model::load_plugin(argv[2]);
+      return 0;
+    } catch (const model::PluginError&) {
+      return 1;
+    }
+  }
   // Ctrl-C goes to the whole terminal's process group; the session decides what it means.
   std::signal(SIGINT, SIG_IGN);
   Arguments arguments;
@@ -133,11 +155,12 @@ int main(int argc, char** argv) {
     arguments = parse(argc, argv);
     serve(arguments);
     return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "shmgemm-engine: %s\n%s", error.what(),
+  } catch (...) {
+    const std::string why = model::current_exception_text();
+    std::fprintf(stderr, "shmgemm-engine: %s\n%s", why.c_str(),
                  arguments.region_fd < 0 ? kUsage : "");
     if (arguments.control_fd >= 0) {
-      engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_FAILED, error.what());
+      engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_FAILED, why);
     }
     return 1;
   }

@@ -9,6 +9,14 @@ namespace shmgemm::engine {
 
 static_assert(unsigned{model::kLevels} == unsigned{SHMGEMM_LEVELS} &&
               unsigned{model::kOperands} == unsigned{SHMGEMM_OPERANDS});
+static_assert(unsigned{model::kLoad} == unsigned{SHMGEMM_ACTIVITY_LOAD} &&
+              unsigned{model::kCompute} == unsigned{SHMGEMM_ACTIVITY_COMPUTE} &&
+              unsigned{model::kStore} == unsigned{SHMGEMM_ACTIVITY_STORE} &&
+              unsigned{model::kStall} == unsigned{SHMGEMM_ACTIVITY_STALL} &&
+              unsigned{model::kActivityKinds} == unsigned{SHMGEMM_ACTIVITIES});
+static_assert(sizeof(shmgemm_gemm_report) +
+                  model::kTimelineEntries * sizeof(shmgemm_timeline_entry) <=
+              SHMGEMM_REPORT_BYTES);
 
 std::uint32_t write_gemm_report(std::byte* block, const model::GemmTiming& timing,
                                 std::uint64_t peak_macs_per_cycle) {
@@ -33,7 +41,7 @@ std::uint32_t write_gemm_report(std::byte* block, const model::GemmTiming& timin
   std::byte* at = block + sizeof report;
   for (std::size_t i = 0; i < entries; ++i, at += sizeof(shmgemm_timeline_entry)) {
     const model::TimelineEntry& from = timing.timeline[i];
-    const shmgemm_timeline_entry entry{from.core, from.kind, from.start, from.end};
+    const shmgemm_timeline_entry entry{from.core, from.kind, from.start, from.end, from.amount};
     std::memcpy(at, &entry, sizeof entry);
   }
   return report.head.bytes;

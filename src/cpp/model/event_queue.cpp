@@ -9,7 +9,7 @@
 
 namespace shmgemm::model {
 
-void EventQueue::at(Cycle time, std::function<void()> callback) {
+void EventQueue::at(Cycle time, std::function<void()> callback, std::uint32_t owner) {
   if (time < now_) {
     throw std::logic_error("event at cycle " + std::to_string(time) + " lies before now, cycle " +
                            std::to_string(now_));
@@ -20,15 +20,31 @@ void EventQueue::at(Cycle time, std::function<void()> callback) {
     slots_.emplace_back();
   }
   const std::uint32_t slot = free_slots_.back();
-  heap_.push_back({time, inserted_++, slot});
+  heap_.push_back({time, inserted_++, slot, owner});
   std::push_heap(heap_.begin(), heap_.end(), later);
   free_slots_.pop_back();
   slots_[slot] = std::move(callback);
 }
 
-Cycle EventQueue::next_time() const {
-  if (heap_.empty()) throw std::logic_error("next_time() of an empty event queue");
-  return heap_.front().time;
+const EventQueue::Key& EventQueue::next() const {
+  if (heap_.empty()) throw std::logic_error("the event queue is empty, there is no next event");
+  return heap_.front();
+}
+
+Cycle EventQueue::next_time() const { return next().time; }
+
+std::uint32_t EventQueue::next_owner() const { return next().owner; }
+
+void EventQueue::cancel(std::uint32_t owner) {
+  std::vector<std::function<void()>> dropped;  // destroyed when the heap is in order again
+  const auto is_dropped = [&](const Key& key) {
+    if (key.owner != owner) return false;
+    dropped.push_back(std::exchange(slots_[key.slot], nullptr));
+    free_slots_.push_back(key.slot);
+    return true;
+  };
+  heap_.erase(std::remove_if(heap_.begin(), heap_.end(), is_dropped), heap_.end());
+  std::make_heap(heap_.begin(), heap_.end(), later);
 }
 
 void EventQueue::run_next() {

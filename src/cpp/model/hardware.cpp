@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/event_queue.h"
+#include "model/supervision.h"
 
 namespace shmgemm::model {
 namespace {
@@ -62,7 +63,16 @@ Hardware::Hardware(const ParameterMap& given)
 }
 
 std::unique_ptr<TimingModel> Hardware::create_model(Scheduler& scheduler, Memory* memory) const {
-  return model_.create(ModelContext{scheduler, memory, parameters_});
+  std::string why = "its `create` returned nothing";
+  try {
+    auto model = model_.create(ModelContext{scheduler, memory, parameters_});
+    if (model) return model;
+  } catch (const ParameterError&) {
+    throw;
+  } catch (...) {
+    why = current_exception_text();
+  }
+  throw ModelError("timing model \"" + model_.name + "\" cannot be made: " + why);
 }
 
 }  // namespace shmgemm::model

@@ -18,7 +18,8 @@ class Hardware {
   const ModelInfo& model() const { return model_; }
   std::uint64_t clock_hz() const { return parameters_.count("clock"); }
   const Parameters& parameters() const { return parameters_; }
-  // Each device of a session has a model of its own; scheduler and memory must outlive it.
+  // Each device of a session has a model of its own; scheduler and memory must outlive it. Throws
+  // ParameterError where the model refuses a value, ModelError where it cannot be made.
   std::unique_ptr<TimingModel> create_model(Scheduler& scheduler, Memory* memory) const;
 
  private:

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <functional>
 
+#include "model/interface.h"
+
 namespace shmgemm::model {
 
 // A block of memory: `rows` pieces of `bytes` each, `pitch_bytes` apart. A tile of a row-major
@@ -21,7 +23,7 @@ struct Extent {
 // `done` runs once, from the scheduler, at the cycle the last byte has arrived; never from within
 // the call. Any number of transfers may be outstanding; a memory says itself in which order they
 // are served.
-class Memory {
+class SHMGEMM_MODEL_API Memory {
  public:
   virtual ~Memory() = default;
   virtual void read(const Extent& extent, std::function<void()> done) = 0;

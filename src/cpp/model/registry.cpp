@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/plugin.h"
+
 namespace shmgemm::model {
 namespace {
+
+constexpr std::size_t kLongestName = 47;  // what a GET_INFO report holds
 
 std::vector<ModelInfo>& mutable_models() {
   static std::vector<ModelInfo> list;
@@ -54,6 +58,33 @@ std::vector<std::string> names_of(const std::map<std::string, const Parameter*>&
   return names;
 }
 
+const ModelInfo* find(const std::vector<ModelInfo>& infos, const std::string& name) {
+  for (const ModelInfo& info : infos) {
+    if (info.name == name) return &info;
+  }
+  return nullptr;
+}
+
+// A table nobody could use is an error where it is registered, not where it is first used.
+void check_table(const ModelInfo& info) {
+  const auto is_plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  };
+  if (info.name.empty() || info.name.size() > kLongestName ||
+      !std::all_of(info.name.begin(), info.name.end(), is_plain)) {
+    throw ParameterError("a model is named \"" + info.name + "\"; expected 1 to " +
+                         std::to_string(kLongestName) + " letters, digits, '_', '-' or '.'");
+  }
+  if (!info.create) throw ParameterError("model \"" + info.name + "\" has no `create`");
+  try {
+    Parameters(info.parameters, {});
+  } catch (const ParameterError& error) {
+    throw ParameterError("model \"" + info.name +
+                         "\" has a default that is not legal: " + error.what());
+  }
+}
+
 }  // namespace
 
 Parameters::Parameters(const std::vector<Parameter>& table, const ParameterMap& given) {
@@ -91,25 +122,36 @@ const std::string& Parameters::choice(const std::string& name) const {
   return found->second;
 }
 
-Registration::Registration(ModelInfo info) {
-  std::vector<ModelInfo>& list = mutable_models();
-  const auto place = std::lower_bound(
-      list.begin(), list.end(), info.name,
-      [](const ModelInfo& known, const std::string& name) { return known.name < name; });
-  if (place != list.end() && place->name == info.name) {
-    throw std::logic_error("two models are named \"" + info.name + "\"");
+Registration::Registration(const ModelInfo& info, std::uint32_t interface_version,
+                           std::size_t info_bytes) {
+  if (Loading* loading = Loading::current()) {
+    loading->take(info, interface_version, info_bytes);
+  } else {
+    add_models({info});
   }
-  list.insert(place, std::move(info));
+}
+
+void add_models(std::vector<ModelInfo> infos) {
+  std::vector<ModelInfo> list = mutable_models();
+  for (ModelInfo& info : infos) {
+    check_table(info);
+    if (const ModelInfo* known = find(list, info.name)) {
+      throw std::logic_error("two models are named \"" + info.name + "\", the other one is " +
+                             (known->file.empty() ? "built in" : "of " + known->file));
+    }
+    list.push_back(std::move(info));
+  }
+  std::sort(list.begin(), list.end(),
+            [](const ModelInfo& a, const ModelInfo& b) { return a.name < b.name; });
+  mutable_models() = std::move(list);
 }
 
 const std::vector<ModelInfo>& models() { return mutable_models(); }
 
 const ModelInfo& find_model(const std::string& name) {
+  if (const ModelInfo* found = find(models(), name)) return *found;
   std::vector<std::string> names;
-  for (const ModelInfo& info : models()) {
-    if (info.name == name) return info;
-    names.push_back(info.name);
-  }
+  for (const ModelInfo& info : models()) names.push_back(info.name);
   throw ParameterError("model = \"" + name + "\": no such model; " + suggest(name, names));
 }
 

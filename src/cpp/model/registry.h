@@ -19,7 +19,7 @@ namespace shmgemm::model {
 using ParameterMap = std::map<std::string, std::string>;
 
 // Says key, value given and what is legal. (Python adds the file it came from.)
-class ParameterError : public std::invalid_argument {
+class SHMGEMM_MODEL_API ParameterError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
@@ -65,15 +65,20 @@ struct ModelInfo {
   std::string summary;  // one line, with the source of its formula
   std::vector<Parameter> parameters;
   std::function<std::unique_ptr<TimingModel>(const ModelContext&)> create;
+  std::string file = {};  // the plug-in it came from, filled in by load_plugin(); else empty
 };
 
-// Models register from a static object in their own file: `const Registration r{{...}};`. Link such
-// a file as an object, not from an archive, or the linker drops it.
+// Models register from a static object in their own file: `const Registration r{{...}};`. Throws
+// ParameterError where the table is not legal and std::logic_error where the name is taken; while a
+// plug-in is loaded it throws nothing, load_plugin() does. The defaults are compiled into the file
+// that registers: they say what it was built against.
 struct Registration {
-  explicit Registration(ModelInfo info);
+  explicit Registration(const ModelInfo& info, std::uint32_t interface_version = kInterfaceVersion,
+                        std::size_t info_bytes = sizeof(ModelInfo));
 };
 
 const std::vector<ModelInfo>& models();                // sorted by name
+void add_models(std::vector<ModelInfo> infos);         // all or, with std::logic_error, none
 const ModelInfo& find_model(const std::string& name);  // ParameterError lists the names there are
 
 // What every device has whatever its model: `model` and `clock`.

@@ -37,6 +37,10 @@ class ScaleSim final : public ClosedForm {
   ScaleSim(Dataflow dataflow, const ModelContext& context)
       : ClosedForm(context), dataflow_(dataflow) {}
 
+  std::uint64_t accumulation_length(const GemmShape& shape) const override {
+    return dataflow_ == Dataflow::kOutputStationary ? shape.k : rows();
+  }
+
  private:
   GemmTiming time_of(const GemmShape& shape) const override {
     GemmTiming timing;

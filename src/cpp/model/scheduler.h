@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 
+#include "model/interface.h"
+
 namespace shmgemm::model {
 
 using Cycle = std::uint64_t;
 
-class Scheduler {
+class SHMGEMM_MODEL_API Scheduler {
  public:
   virtual ~Scheduler() = default;
   virtual Cycle now() const = 0;

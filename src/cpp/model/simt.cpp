@@ -1,6 +1,7 @@
 // A GPU-like device: the product is cut into thread blocks, which are dealt to the cores in waves;
-// each block walks along K, its next loads behind the work of its core's matrix unit, and the
-// blocks of a wave share the memory's bandwidth evenly. The formula is in docs/timing-models.md.
+// each block walks along K, its next loads behind the work of its core's matrix unit. The blocks of
+// a wave share the memory's bandwidth, and the tiles they have in common are read once. The formula
+// is in docs/timing-models.md.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -32,8 +33,44 @@ struct Grid {
   std::uint64_t blocks, waves, last_wave;
 };
 
+// What a wave's blocks cover. Blocks of one row work on the same tiles of A, those of one column on
+// the same tiles of B.
+struct Patch {
+  std::uint64_t rows = 0, columns = 0;  // in blocks
+};
+
+// The patch of at least `blocks` blocks within the grid of one entry whose tiles have the least
+// elements; of equal ones that with the fewest rows. Its shorter side never exceeds the side of a
+// square: two such sides would hold the blocks with room to spare.
+Patch smallest_patch(const Grid& grid, std::uint64_t blocks) {
+  Patch smallest;
+  std::uint64_t least = UINT64_MAX;
+  const auto consider = [&](std::uint64_t rows, std::uint64_t columns) {
+    if (rows > grid.blocks_m || columns > grid.blocks_n) return;
+    const std::uint64_t elements = rows * grid.loaded_rows + columns * grid.loaded_columns;
+    if (elements > least || (elements == least && rows >= smallest.rows)) return;
+    least = elements;
+    smallest = {rows, columns};
+  };
+  for (std::uint64_t side = 1; (side - 1) * (side - 1) < blocks; ++side) {
+    const std::uint64_t other = divide_up(blocks, side);
+    consider(side, other);
+    consider(other, side);
+  }
+  return smallest;
+}
+
+// A wave takes as many whole entries of the batch as it can and a patch of one more.
+Patch patch_of(const Grid& grid, std::uint64_t blocks) {
+  const std::uint64_t entry = grid.blocks_m * grid.blocks_n;
+  const std::uint64_t whole = blocks / entry;
+  const Patch rest = smallest_patch(grid, blocks % entry);
+  return {whole * grid.blocks_m + rest.rows, whole * grid.blocks_n + rest.columns};
+}
+
 struct Wave {
   Cycle busy = 0, exposed = 0, stall = 0;
+  std::uint64_t tiles_a = 0, tiles_b = 0;  // distinct ones, of a step
 };
 
 class Simt final : public SingleEvent {
@@ -58,7 +95,7 @@ class Simt final : public SingleEvent {
     const Grid grid = grid_of(shape);
     const Wave full = wave_of(shape, grid, std::min(cores_, grid.blocks));
     const Wave last = wave_of(shape, grid, grid.last_wave);
-    const auto sum = [&](Cycle Wave::* part) {
+    const auto sum = [&](std::uint64_t Wave::* part) {
       return checked_add(checked_multiply(grid.waves - 1, full.*part), last.*part);
     };
     GemmTiming timing;
@@ -72,7 +109,7 @@ class Simt final : public SingleEvent {
     timing.macs = checked_multiply(shape.m, shape.n, shape.k, shape.batch);
     timing.folds = grid.waves;
     count_utilization(shape, grid, working, timing);
-    count_traffic(shape, grid, timing);
+    count_traffic(shape, grid, sum(&Wave::tiles_a), sum(&Wave::tiles_b), timing);
     return timing;
   }
 
@@ -95,16 +132,20 @@ class Simt final : public SingleEvent {
 
   // `blocks` equal blocks in step with each other, each on a core of its own.
   Wave wave_of(const GemmShape& shape, const Grid& grid, std::uint64_t blocks) const {
-    const Wide lines = Wide{grid.loaded_rows + grid.loaded_columns} * shape.input_bytes * blocks;
+    const Patch patch = patch_of(grid, blocks);
+    const Wide lines = Wide{patch.rows * grid.loaded_rows + patch.columns * grid.loaded_columns} *
+                       shape.input_bytes;
     const Cycle work = divide_up(grid.rows * grid.columns * grid.depth, macs_);
     const Cycle load = transfer(lines * grid.depth);
     const Cycle last_load = transfer(lines * grid.last_depth);
-    const Wide output = Wide{grid.loaded_rows * grid.loaded_columns} * shape.output_bytes;
-    const Wide epilogue =
-        output * (shape.accumulate ? 2 : 1) + (shape.bias ? grid.loaded_columns * kBiasBytes : 0);
+    const Wide output = Wide{grid.loaded_rows * grid.loaded_columns} * shape.output_bytes * blocks;
+    const Wide bias = shape.bias ? patch.columns * grid.loaded_columns * kBiasBytes : 0;
     Wave wave;
+    wave.tiles_a = patch.rows;
+    wave.tiles_b = patch.columns;
     wave.busy = checked_multiply(grid.steps, work);
-    wave.exposed = checked_add(grid.steps == 1 ? last_load : load, transfer(epilogue * blocks));
+    wave.exposed = checked_add(grid.steps == 1 ? last_load : load,
+                               transfer(output * (shape.accumulate ? 2 : 1) + bias));
     if (grid.steps > 1) {
       wave.stall = checked_add(checked_multiply(grid.steps - 2, excess(load, work)),
                                excess(last_load, work));
@@ -133,19 +174,29 @@ class Simt final : public SingleEvent {
         (static_cast<double>(peak_macs_per_cycle()) * static_cast<double>(working));
   }
 
-  // Blocks share nothing but bandwidth. What a block loads it reads once from its core's shared
-  // memory; its sums are in registers.
-  void count_traffic(const GemmShape& shape, const Grid& grid, GemmTiming& timing) const {
+  // Memory is read for the distinct tiles of each wave, a core's shared memory for every tile of
+  // its blocks; sums are in registers.
+  void count_traffic(const GemmShape& shape, const Grid& grid, std::uint64_t tiles_a,
+                     std::uint64_t tiles_b, GemmTiming& timing) const {
+    const std::uint64_t rows = elements_of(tiles_a, shape.m, grid.blocks_m);
+    const std::uint64_t columns = elements_of(tiles_b, shape.n, grid.blocks_n);
     auto& reads = timing.read_bytes[kMemory];
-    reads[kA] = checked_multiply(shape.m, shape.k, grid.blocks_n, shape.input_bytes, shape.batch);
-    reads[kB] = checked_multiply(shape.k, shape.n, grid.blocks_m, shape.input_bytes, shape.batch);
-    timing.read_bytes[kScratchpad] = reads;
+    reads[kA] = checked_multiply(rows, shape.k, shape.input_bytes);
+    reads[kB] = checked_multiply(columns, shape.k, shape.input_bytes);
+    if (shape.bias) reads[kBias] = checked_multiply(columns, kBiasBytes);
+    auto& shared = timing.read_bytes[kScratchpad];
+    shared[kA] = checked_multiply(shape.m, shape.k, grid.blocks_n, shape.input_bytes, shape.batch);
+    shared[kB] = checked_multiply(shape.k, shape.n, grid.blocks_m, shape.input_bytes, shape.batch);
     const std::uint64_t c_bytes =
         checked_multiply(shape.m, shape.n, shape.output_bytes, shape.batch);
     timing.write_bytes[kMemory][kC] = c_bytes;
     if (shape.accumulate) reads[kC] = c_bytes;
-    if (shape.bias)
-      reads[kBias] = checked_multiply(shape.n, kBiasBytes, grid.blocks_m, shape.batch);
+  }
+
+  // Rows or columns in so many tiles, of which an `of`-th part is the one at the edge; rounded up.
+  static std::uint64_t elements_of(std::uint64_t tiles, std::uint64_t extent, std::uint64_t of) {
+    const Wide elements = (Wide{tiles} * extent + of - 1) / of;
+    return checked(elements > UINT64_MAX, static_cast<std::uint64_t>(elements));
   }
 
   const std::uint64_t clock_hz_;
@@ -198,7 +249,7 @@ std::vector<Parameter> simt_parameters() {
 ModelInfo describe() {
   ModelInfo info;
   info.name = "simt";
-  info.summary = "GPU-like: waves of thread blocks over cores that share the memory's bandwidth";
+  info.summary = "GPU-like: waves of thread blocks over cores that share tiles and bandwidth";
   info.parameters = simt_parameters();
   info.create = [](const ModelContext& context) { return std::make_unique<Simt>(context); };
   return info;

@@ -13,6 +13,7 @@
 #include "model/machine.h"
 #include "model/mapping.h"
 #include "model/memory_models.h"
+#include "model/supervision.h"
 #include "model/systolic_core.h"
 #include "model/timeline.h"
 
@@ -20,11 +21,6 @@ namespace shmgemm::model {
 namespace {
 
 constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 31;
-
-std::string text_of(const GemmShape& shape) {
-  return "GEMM M=" + std::to_string(shape.m) + " N=" + std::to_string(shape.n) +
-         " K=" + std::to_string(shape.k) + " batch=" + std::to_string(shape.batch);
-}
 
 void check(const GemmShape& shape) {
   if (shape.m == 0 || shape.n == 0 || shape.k == 0 || shape.batch == 0) {
@@ -54,11 +50,12 @@ class Systolic final : public TimingModel {
     try {
       check(shape);
       op_ = std::make_unique<SystolicOp>(machine_, shape);
-      if (checked_multiply(op_->mapping.blocks, op_->mapping.k_steps) > kMostSteps) {
-        throw std::length_error(text_of(shape) + ": more than 2^31 steps on this device");
-      }
+      checked_multiply(op_->mapping.blocks, op_->mapping.k_steps);
     } catch (const std::overflow_error&) {
       throw std::overflow_error(text_of(shape) + ": its cycles, MACs or bytes exceed 2^63 - 1");
+    }
+    if (op_->mapping.blocks * op_->mapping.k_steps > kMostSteps) {
+      throw std::overflow_error(text_of(shape) + ": more than 2^31 steps on this device");
     }
     timeline_.reset();
     if (shape.timeline) timeline_ = std::make_unique<Timeline>(kTimelineEntries, machine_.cores);
@@ -68,6 +65,12 @@ class Systolic final : public TimingModel {
   }
 
   std::uint64_t peak_macs_per_cycle() const override { return machine_.peak_macs_per_cycle(); }
+
+  // Where sums stay, they leave the array at the end of each step.
+  std::uint64_t accumulation_length(const GemmShape& shape) const override {
+    if (machine_.dataflow != Dataflow::kOutputStationary) return machine_.array.rows;
+    return Mapping(machine_, shape).tile.k;
+  }
 
  private:
   void start_cores() {

@@ -51,10 +51,9 @@ void SystolicCore::start(const SystolicOp& op, std::uint64_t first, std::uint64_
   a_ = b_ = Scratchpad{};
   begun_ = 0;
   last_ = nullptr;
-  last_begin_ = last_end_ = 0;
-  store_ = dma_;
-  blocks_ended_ = stores_issued_ = stores_done_ = 0;
-  stored_ = {};
+  last_begin_ = latest_end_ = 0;
+  results_ = {};
+  stores_done_ = 0;
   totals_ = Totals{};
   wait_of(0) = Wait{1};
   issue_();
@@ -85,20 +84,25 @@ const StepTiming& SystolicCore::timing_of(const Place& place) const {
 // --- the DMA engine
 
 void SystolicCore::issue_stores() {
-  while (stores_issued_ < blocks_ended_) {
-    const TileSize tile = timing_of(store_).tile;
-    const Extent extent =
-        tile_extent(kC, store_.at.entry, store_.at.m * op_->mapping.tile.m,
-                    store_.at.n * op_->mapping.tile.n, tile.m, tile.n, op_->shape.output_bytes);
-    const std::uint64_t bytes = extent.total_bytes();
-    totals_.write_bytes[kMemory][kC] += bytes;
-    memory_.write(extent, [this, block = store_.block, requested = scheduler_.now(), bytes] {
-      stored(block, requested, bytes);
-    });
-    ++stores_issued_;
-    ++store_.block;
-    if (store_.block < count_) store_.at = block_place(op_->mapping, first_ + store_.block);
+  for (std::uint64_t block = stores_done_; block < stores_done_ + 2; ++block) {
+    if (results_[block % 2] != Results::kComplete) continue;
+    results_[block % 2] = Results::kLeaving;
+    store(block);
   }
+}
+
+void SystolicCore::store(std::uint64_t block) {
+  const Mapping& mapping = op_->mapping;
+  const BlockPlace at = block_place(mapping, first_ + block);
+  const TileSize tile =
+      op_->step(at.m + 1 == mapping.m_tiles, at.n + 1 == mapping.n_tiles, false).tile;
+  const Extent extent = tile_extent(kC, at.entry, at.m * mapping.tile.m, at.n * mapping.tile.n,
+                                    tile.m, tile.n, op_->shape.output_bytes);
+  const std::uint64_t bytes = extent.total_bytes();
+  totals_.write_bytes[kMemory][kC] += bytes;
+  memory_.write(extent, [this, block, requested = scheduler_.now(), bytes] {
+    stored(block, requested, bytes);
+  });
 }
 
 void SystolicCore::issue_loads() {
@@ -241,12 +245,13 @@ void SystolicCore::begin_step(const Wait& wait) {
   const Cycle begin = account_wait(scheduler_.now(), step);
   last_ = &step;
   last_begin_ = checked_add(begin, step.last_begin);
-  last_end_ = checked_add(last_begin_, step.end);
+  const Cycle end = checked_add(last_begin_, step.end);
+  latest_end_ = std::max(latest_end_, end);
   for (unsigned half = 0; half < 2; ++half) {
     if (a_.halves[half].last_user == begun_) a_.halves[half].free_at = last_begin_ + step.free_a;
     if (b_.halves[half].last_user == begun_) b_.halves[half].free_at = last_begin_ + step.free_b;
   }
-  show(kCompute, begin, last_end_, step.busy);
+  show(kCompute, begin, end, step.busy);
   totals_.busy += step.busy;
   totals_.occupancy += step.occupancy;
   totals_.folds += step.folds;
@@ -254,7 +259,9 @@ void SystolicCore::begin_step(const Wait& wait) {
   totals_.reads_a += step.reads_a;
   totals_.reads_b += step.reads_b;
   totals_.writes_c += step.writes_c;
-  if (wait.last_of_block) scheduler_.at(last_end_, [this] { block_ended(); });
+  if (wait.last_of_block) {
+    scheduler_.at(end, [this, block = wait.block] { block_ended(block); });
+  }
 }
 
 // When the step's first array tile begins, given that the step is ready now.
@@ -275,17 +282,17 @@ Cycle SystolicCore::account_wait(Cycle now, const StepTiming& step) {
 
 // --- stores
 
-void SystolicCore::block_ended() {
-  ++blocks_ended_;
+void SystolicCore::block_ended(std::uint64_t block) {
+  results_[block % 2] = Results::kComplete;
   issue_();
 }
 
 void SystolicCore::stored(std::uint64_t block, Cycle requested, std::uint64_t bytes) {
   const Cycle now = scheduler_.now();
   show(kStore, requested, now, bytes);
-  stored_[block % 2] = true;
-  while (stored_[stores_done_ % 2]) {
-    stored_[stores_done_ % 2] = false;
+  results_[block % 2] = Results::kStored;
+  while (results_[stores_done_ % 2] == Results::kStored) {
+    results_[stores_done_ % 2] = Results::kIncomplete;
     ++stores_done_;
   }
   if (stores_done_ < count_) {
@@ -294,8 +301,8 @@ void SystolicCore::stored(std::uint64_t block, Cycle requested, std::uint64_t by
     return;
   }
   totals_.end = now;
-  totals_.stall += now - last_end_;
-  show(kStall, last_end_, now, now - last_end_);
+  totals_.stall += now - latest_end_;
+  show(kStall, latest_end_, now, now - latest_end_);
   ended_();
 }
 

@@ -107,7 +107,8 @@ class SystolicCore {
   void begin_steps();
   void begin_step(const Wait& wait);
   Cycle account_wait(Cycle now, const StepTiming& step);
-  void block_ended();
+  void store(std::uint64_t block);
+  void block_ended(std::uint64_t block);
   void stored(std::uint64_t block, Cycle requested, std::uint64_t bytes);
   void show(ActivityKind kind, Cycle start, Cycle end, std::uint64_t amount) {
     if (timeline_ != nullptr) timeline_->add(index_, kind, start, end, amount);
@@ -136,11 +137,12 @@ class SystolicCore {
   std::uint64_t begun_ = 0;  // steps
   const StepTiming* last_ = nullptr;
   Cycle last_begin_ = 0;  // of the last begun step's last array tile
-  Cycle last_end_ = 0;
+  Cycle latest_end_ = 0;  // of the steps begun so far: a narrow block may end before the one before
 
-  Place store_;  // block whose store is made next
-  std::uint64_t blocks_ended_ = 0, stores_issued_ = 0, stores_done_ = 0;
-  std::array<bool, 2> stored_{};  // by half: a memory may end two stores in either order
+  // Of the two blocks from number stores_done_ on, by half of the accumulator.
+  enum class Results { kIncomplete, kComplete, kLeaving, kStored };
+  std::array<Results, 2> results_{};
+  std::uint64_t stores_done_ = 0;  // and of all blocks before
   Totals totals_;
 };
 

@@ -1,6 +1,6 @@
 // What each core did when, for pictures: intervals by core and kind, in bounded memory. Where there
-// are too many, neighbours are merged; an interval's amount stays what was done in it, so that sums
-// are exact at any resolution.
+// are too many, neighbours are merged, evenly over the whole time; an interval's amount stays what
+// was done in it, so that sums are exact at any resolution.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +22,15 @@ class Timeline {
   std::vector<TimelineEntry> take();  // by core, then kind, then start
 
  private:
-  static void merge_neighbours(std::vector<TimelineEntry>& lane);
+  struct Lane {
+    std::vector<TimelineEntry> entries;
+    std::size_t grain = 1;    // intervals that share an entry
+    std::size_t in_last = 0;  // of them are in the last entry
+  };
+  static void merge_neighbours(Lane& lane);
 
   std::size_t lane_capacity_;
-  std::vector<std::vector<TimelineEntry>> lanes_;
+  std::vector<Lane> lanes_;
 };
 
 }  // namespace shmgemm::model

@@ -76,7 +76,7 @@ struct GemmTiming {
 
 // Lives at least as long as its events: destroy it after the event queue, or when the queue is
 // empty.
-class TimingModel {
+class SHMGEMM_MODEL_API TimingModel {
  public:
   using Done = std::function<void(const GemmTiming&)>;
 
@@ -87,6 +87,9 @@ class TimingModel {
   // std::logic_error where one is running.
   virtual void start(const GemmShape& shape, Done done) = 0;
   virtual std::uint64_t peak_macs_per_cycle() const = 0;
+  // How many consecutive terms of K the array sums before their sum goes to the accumulator; at
+  // least 1. It fixes the order of additions (docs/numerics.md). Default: all of them.
+  virtual std::uint64_t accumulation_length(const GemmShape& shape) const { return shape.k; }
 };
 
 }  // namespace shmgemm::model

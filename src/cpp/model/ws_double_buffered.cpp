@@ -18,6 +18,8 @@ class WsDoubleBuffered final : public ClosedForm {
  public:
   using ClosedForm::ClosedForm;
 
+  std::uint64_t accumulation_length(const GemmShape&) const override { return rows(); }
+
  private:
   GemmTiming time_of(const GemmShape& shape) const override {
     const std::uint64_t tiles =

@@ -1,5 +1,6 @@
-// The client's errors become the exceptions of shmgemm/errors.py; an interrupt leaves the exception
-// that Python's own signal handler raised.
+// The errors of client and models become the exceptions of shmgemm/errors.py; an interrupt leaves
+// the exception that Python's own signal handler raised.
+#include "model/supervision.h"
 #include "python/bind.h"
 #include "region/error.h"
 
@@ -31,6 +32,8 @@ void translate(std::exception_ptr pending) {
   } catch (const Closed& error) {
     raise("SessionClosed", error.what());
   } catch (const Error& error) {
+    raise("ShmgemmError", error.what());
+  } catch (const model::ModelError& error) {
     raise("ShmgemmError", error.what());
   }
 }

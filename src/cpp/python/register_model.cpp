@@ -10,12 +10,13 @@
 #include <utility>
 #include <vector>
 
-#include "model/event_queue.h"
 #include "model/hardware.h"
 #include "model/machine.h"
 #include "model/mapping.h"
 #include "model/pe_array.h"
+#include "model/plugin.h"
 #include "model/registry.h"
+#include "model/simulate.h"
 #include "python/gil.h"
 
 namespace py = pybind11;
@@ -23,34 +24,25 @@ namespace py = pybind11;
 namespace shmgemm {
 namespace {
 
-using model::GemmTiming;
-
-model::GemmTiming simulate(const model::Hardware& hardware, const model::GemmShape& shape) {
-  model::EventQueue queue;
-  GemmTiming result;
-  bool ended = false;
-  const auto device = hardware.create_model(queue, nullptr);
-  device->start(shape, [&](const GemmTiming& timing) {
-    result = timing;
-    ended = true;
-  });
-  while (!ended) queue.run_next();
-  return result;
+// Ctrl-C ends a simulation that takes long.
+void let_python_interrupt() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-// A, B and C one behind the other, row-major without gaps.
-void place_densely(model::GemmShape& shape) {
+// A, B and C one behind the other, row-major without gaps; a shared operand has one entry.
+void place_densely(model::GemmShape& shape, bool shared_a, bool shared_b) {
   const std::uint64_t a_row = shape.k * shape.input_bytes, b_row = shape.n * shape.input_bytes;
   const std::uint64_t c_row = shape.n * shape.output_bytes;
   const std::uint64_t a_bytes = shape.m * a_row, b_bytes = shape.k * b_row;
-  shape.placement[model::kA] = {0, a_row, a_bytes, false};
-  shape.placement[model::kB] = {a_bytes * shape.batch, b_row, b_bytes, false};
+  shape.placement[model::kA] = {0, a_row, shared_a ? 0 : a_bytes, false};
+  shape.placement[model::kB] = {a_bytes * shape.batch, b_row, shared_b ? 0 : b_bytes, false};
   shape.placement[model::kC] = {(a_bytes + b_bytes) * shape.batch, c_row, shape.m * c_row, false};
 }
 
 py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, std::int64_t n,
                        std::int64_t k, std::int64_t batch, std::uint32_t input_bytes,
-                       std::uint32_t output_bytes) {
+                       std::uint32_t output_bytes, bool bias, bool accumulate, bool shared_a,
+                       bool shared_b) {
   const std::pair<const char*, std::int64_t> dimensions[] = {
       {"m", m}, {"n", n}, {"k", k}, {"batch", batch}};
   for (const auto& [name, value] : dimensions) {
@@ -67,10 +59,11 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   shape.batch = static_cast<std::uint64_t>(batch);
   shape.input_bytes = input_bytes;
   shape.output_bytes = output_bytes;
-  place_densely(shape);
-  const GemmTiming timing = simulate(hardware, shape);
-
-  model::EventQueue unused;
+  shape.bias = bias;
+  shape.accumulate = accumulate;
+  place_densely(shape, shared_a, shared_b);
+  const auto [timing, peak_macs_per_cycle] =
+      model::simulate(hardware, shape, &let_python_interrupt);
   py::dict report;
   report["cycles"] = timing.total();
   report["busy_cycles"] = timing.busy;
@@ -78,7 +71,7 @@ py::dict simulate_gemm(const model::ParameterMap& parameters, std::int64_t m, st
   report["memory_stall_cycles"] = timing.memory_stall;
   report["dispatch_cycles"] = timing.dispatch;
   report["macs"] = timing.macs;
-  report["peak_macs_per_cycle"] = hardware.create_model(unused, nullptr)->peak_macs_per_cycle();
+  report["peak_macs_per_cycle"] = peak_macs_per_cycle;
   report["clock_hz"] = hardware.clock_hz();
   report["folds"] = timing.folds;
   report["mapping_efficiency"] = timing.mapping_efficiency;
@@ -174,9 +167,12 @@ void register_model(py::module_& m) {
       .def_readonly("name", &ModelInfo::name)
       .def_readonly("summary", &ModelInfo::summary)
       .def_readonly("parameters", &ModelInfo::parameters)
+      .def_readonly("file", &ModelInfo::file)
       .def("__repr__", [](const ModelInfo& i) { return "<ModelInfo " + i.name + ">"; });
 
   m.def("models", &model::models);
+  m.def("load_plugin", &model::load_plugin, py::arg("path"));
+  m.attr("MODEL_INTERFACE_VERSION") = model::kInterfaceVersion;
   m.def("device_parameters", &model::device_parameters);
   m.def(
       "check_hardware",
@@ -184,7 +180,8 @@ void register_model(py::module_& m) {
       py::arg("parameters"));
   m.def("simulate_gemm", &simulate_gemm, py::arg("parameters"), py::arg("m"), py::arg("n"),
         py::arg("k"), py::arg("batch") = 1, py::kw_only(), py::arg("input_bytes") = 4,
-        py::arg("output_bytes") = 4);
+        py::arg("output_bytes") = 4, py::arg("bias") = false, py::arg("accumulate") = false,
+        py::arg("shared_a") = false, py::arg("shared_b") = false);
   m.def("map_gemm", &map_gemm, py::arg("parameters"), py::arg("m"), py::arg("n"), py::arg("k"),
         py::arg("batch") = 1, py::kw_only(), py::arg("input_bytes") = 4);
   m.def("step_array", &step_array, py::arg("dataflow"), py::arg("rows"), py::arg("cols"),

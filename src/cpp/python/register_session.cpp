@@ -3,8 +3,6 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
-#include <unistd.h>
-
 #include <cstring>
 #include <tuple>
 #include <utility>
@@ -25,8 +23,8 @@ using Unlocked = py::call_guard<GilRelease>;
 // Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C). Handlers
 // run in the main thread alone.
 bool python_wants_to_stop() {
-  if (getpid() != gettid() || Py_IsInitialized() == 0) return false;
-  const py::gil_scoped_acquire gil;
+  if (!in_main_thread() || Py_IsInitialized() == 0) return false;
+  const GilAcquire gil;
   return PyErr_CheckSignals() != 0;
 }
 
@@ -37,15 +35,18 @@ MatrixView view_of(const View& view) {
 
 SessionPtr open_session(const std::string& engine_path,
                         const std::map<std::string, std::string>& parameters,
-                        std::uint64_t region_bytes, std::uint32_t devices, std::uint32_t threads,
-                        double timeout_s, bool debug) {
+                        const std::vector<std::string>& plugins, std::uint64_t region_bytes,
+                        std::uint32_t devices, std::uint32_t threads, double timeout_s,
+                        bool bit_accurate, bool debug) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.parameters = parameters;
+  options.plugins = plugins;
   options.region_bytes = region_bytes;
   options.devices = devices;
   options.threads = threads;
   options.timeout_s = timeout_s;
+  options.bit_accurate = bit_accurate;
   options.debug = debug;
   const GilRelease unlocked;
   return Session::open(options);
@@ -183,7 +184,11 @@ void register_records(py::module_& module) {
       .def_property_readonly("read_bytes",
                              [table](const OpRecord& self) { return table(self.read_bytes); })
       .def_property_readonly("write_bytes",
-                             [table](const OpRecord& self) { return table(self.write_bytes); });
+                             [table](const OpRecord& self) { return table(self.write_bytes); })
+      .def_property_readonly("timeline", [](const OpRecord& self) {
+        return py::bytes(reinterpret_cast<const char*>(self.timeline.data()),
+                         self.timeline.size() * sizeof(shmgemm_timeline_entry));
+      });
 }
 
 }  // namespace
@@ -193,7 +198,8 @@ void register_session(py::module_& module) {
   using namespace py::literals;
   py::class_<Session, SessionPtr>(module, "Session")
       .def(py::init(&open_session), py::kw_only(), "engine_path"_a, "parameters"_a,
-           "region_bytes"_a = 256ull << 20, "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0,
+           "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
+           "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
            "debug"_a = false)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
@@ -234,10 +240,11 @@ void register_session(py::module_& module) {
     // Never destroyed: it may be asked for while the interpreter ends.
     auto* held = new py::function(std::move(opener));
     set_session_opener([held] {
-      const py::gil_scoped_acquire gil;
+      const GilAcquire gil;
       return (*held)().cast<SessionPtr>();
     });
   });
+  module.def("set_program_ending", &set_program_ending);
   module.def("set_scope", &set_scope, "scope"_a);
   module.def("scope", &scope);
   set_interrupt_check(&python_wants_to_stop);

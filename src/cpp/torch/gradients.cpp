@@ -1,9 +1,11 @@
 #include "torch/gradients.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <string>
+#include <tuple>
 
 #include "torch/python_side.h"
 
@@ -96,6 +98,61 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 };
 
+// --- forward mode: a product's derivative in the direction of the tangents is products as well
+
+bool has_tangent(const at::Tensor& tensor) {
+  return tensor.defined() && tensor._fw_grad(0).defined();
+}
+
+bool forward_mode() { return c10::AutogradState::get_tls_state().get_fw_grad_mode(); }
+
+struct Dual {
+  explicit Dual(const at::Tensor& tensor) : primal(tensor) {
+    if (has_tangent(tensor)) std::tie(primal, tangent) = at::_unpack_dual(tensor, 0);
+  }
+  at::Tensor primal, tangent;
+};
+
+void add(at::Tensor& sum, const at::Tensor& tangent) {
+  sum = sum.defined() ? sum + tangent : tangent;
+}
+
+at::Tensor gemm_forward_mode(const at::Tensor& a, const at::Tensor& b,
+                             std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
+                             std::string_view scope, std::string_view label) {
+  const Dual dual_a(a), dual_b(b);
+  const auto call = [&](const at::Tensor& left, const at::Tensor& right, std::string_view name) {
+    return gemm_op().call(left, right, out_dtype, sim_device, scope, name);
+  };
+  const at::Tensor result = call(dual_a.primal, dual_b.primal, label);
+  at::Tensor tangent;
+  if (dual_a.tangent.defined()) add(tangent, call(dual_a.tangent, dual_b.primal, "gemm.jvp_a"));
+  if (dual_b.tangent.defined()) add(tangent, call(dual_a.primal, dual_b.tangent, "gemm.jvp_b"));
+  return at::_make_dual(result, tangent, 0);
+}
+
+at::Tensor linear_forward_mode(const at::Tensor& input, const at::Tensor& weight,
+                               const std::optional<at::Tensor>& bias, std::int64_t sim_device,
+                               std::string_view scope, std::string_view label) {
+  const Dual dual_input(input), dual_weight(weight), dual_bias(bias.value_or(at::Tensor()));
+  const auto call = [&](const at::Tensor& x, const at::Tensor& w,
+                        const std::optional<at::Tensor>& b, std::string_view name) {
+    return linear_op().call(x, w, b, sim_device, scope, name);
+  };
+  std::optional<at::Tensor> primal_bias;
+  if (dual_bias.primal.defined()) primal_bias = dual_bias.primal;
+  const at::Tensor result = call(dual_input.primal, dual_weight.primal, primal_bias, label);
+  at::Tensor tangent;
+  if (dual_input.tangent.defined()) {
+    add(tangent, call(dual_input.tangent, dual_weight.primal, std::nullopt, "linear.jvp_input"));
+  }
+  if (dual_weight.tangent.defined()) {
+    add(tangent, call(dual_input.primal, dual_weight.tangent, std::nullopt, "linear.jvp_weight"));
+  }
+  if (dual_bias.tangent.defined()) add(tangent, dual_bias.tangent.expand_as(result));
+  return at::_make_dual(result, tangent, 0);
+}
+
 bool at_functorch_level(c10::DispatchKeySet keys) {
   return keys.has(c10::DispatchKey::FuncTorchDynamicLayerBackMode);
 }
@@ -105,6 +162,9 @@ bool at_functorch_level(c10::DispatchKeySet keys) {
 at::Tensor gemm_autograd(c10::DispatchKeySet keys, const at::Tensor& a, const at::Tensor& b,
                          std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
                          std::string_view scope, std::string_view label) {
+  if (forward_mode() && (has_tangent(a) || has_tangent(b))) {
+    return gemm_forward_mode(a, b, out_dtype, sim_device, scope, label);
+  }
   const c10::DispatchKeySet below = keys & c10::after_autograd_keyset;
   if (at::GradMode::is_enabled() && (a.requires_grad() || b.requires_grad())) {
     if (at_functorch_level(keys)) {
@@ -119,6 +179,10 @@ at::Tensor linear_autograd(c10::DispatchKeySet keys, const at::Tensor& input,
                            const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                            std::int64_t sim_device, std::string_view scope,
                            std::string_view label) {
+  if (forward_mode() &&
+      (has_tangent(input) || has_tangent(weight) || (bias && has_tangent(*bias)))) {
+    return linear_forward_mode(input, weight, bias, sim_device, scope, label);
+  }
   const c10::DispatchKeySet below = keys & c10::after_autograd_keyset;
   if (at::GradMode::is_enabled() && (input.requires_grad() || weight.requires_grad() ||
                                      (bias && bias->defined() && bias->requires_grad()))) {

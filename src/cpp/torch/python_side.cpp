@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "python/gil.h"
+
 namespace py = pybind11;
 
 namespace shmgemm::torch_op {
@@ -24,7 +26,7 @@ constexpr const char* kGradients = "shmgemm._gradients";
 
 template <class... Arguments>
 at::Tensor call(const char* module, const char* function, Arguments&&... arguments) {
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   try {
     return py::module_::import(module)
         .attr(function)(std::forward<Arguments>(arguments)...)
@@ -51,7 +53,7 @@ at::Tensor python_gemm(const at::Tensor& a, const at::Tensor& b,
                        std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
                        std::string_view scope, std::string_view label) {
   using namespace py::literals;
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   return call(kKernels, "gemm_cpu", a, b, "out_dtype"_a = out_dtype, "sim_device"_a = sim_device,
               "scope"_a = std::string(scope), "label"_a = std::string(label));
 }
@@ -60,7 +62,7 @@ at::Tensor python_linear(const at::Tensor& input, const at::Tensor& weight,
                          const std::optional<at::Tensor>& bias, std::int64_t sim_device,
                          std::string_view scope, std::string_view label) {
   using namespace py::literals;
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   return call(kKernels, "linear_cpu", input, weight, bias, "sim_device"_a = sim_device,
               "scope"_a = std::string(scope), "label"_a = std::string(label));
 }
@@ -69,7 +71,7 @@ at::Tensor python_gemm_autograd(c10::DispatchKeySet keys, const at::Tensor& a, c
                                 std::optional<at::ScalarType> out_dtype, std::int64_t sim_device,
                                 std::string_view scope, std::string_view label) {
   using namespace py::literals;
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   return call(kGradients, "gemm_autograd", keys, a, b, "out_dtype"_a = out_dtype,
               "sim_device"_a = sim_device, "scope"_a = std::string(scope),
               "label"_a = std::string(label));
@@ -80,7 +82,7 @@ at::Tensor python_linear_autograd(c10::DispatchKeySet keys, const at::Tensor& in
                                   std::int64_t sim_device, std::string_view scope,
                                   std::string_view label) {
   using namespace py::literals;
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   return call(kGradients, "linear_autograd", keys, input, weight, bias, "sim_device"_a = sim_device,
               "scope"_a = std::string(scope), "label"_a = std::string(label));
 }
@@ -89,13 +91,13 @@ at::Tensor after_error(const Error& error, std::array<std::int64_t, 4> m_n_k_bat
                        at::IntArrayRef shape, at::ScalarType out_type, std::string_view label,
                        const at::Tensor& a, const at::Tensor& b,
                        const std::optional<at::Tensor>& bias) {
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   return call(kKernels, "after_error", class_name(error), std::string(error.what()), m_n_k_batch,
               py::tuple(py::cast(shape.vec())), out_type, std::string(label), a, b, bias);
 }
 
 void raise_interrupt() {
-  const py::gil_scoped_acquire gil;
+  const GilAcquire gil;
   if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
   throw_pending();
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 ABI_VERSION: tuple[int, int]
+MODEL_INTERFACE_VERSION: int
 
 class ParameterInfo:
     name: str
@@ -20,6 +21,15 @@ class ModelInfo:
     name: str
     summary: str
     parameters: list[ParameterInfo]
+    file: str
+    """The plug-in it came from; "" where it is built in."""
+
+def load_plugin(path: str) -> None:
+    """Make a shared object's models known to this process; an unchanged file again is no error.
+
+    Raises ValueError, and leaves the models as they were: the message says which file, what it is
+    and what was expected.
+    """
 
 def models() -> list[ModelInfo]: ...
 def device_parameters() -> list[ParameterInfo]: ...
@@ -55,13 +65,20 @@ def simulate_gemm(
     *,
     input_bytes: int = 4,
     output_bytes: int = 4,
+    bias: bool = False,
+    accumulate: bool = False,
+    shared_a: bool = False,
+    shared_b: bool = False,
 ) -> dict[str, Any]:
     """Timing only, no session and no values: the model's report for one GEMM.
+
+    Operands lie densely; of a shared one all entries of the batch are the same (batch stride 0).
 
     Keys: cycles, busy_cycles, fill_drain_cycles, memory_stall_cycles, dispatch_cycles, macs,
     peak_macs_per_cycle, clock_hz, folds, mapping_efficiency, compute_utilization (both 0..1), and
     read_bytes, write_bytes as [level][operand]. Raises ValueError for a dimension outside
-    1..2^32-1 or a bad parameter, OverflowError where a figure would exceed 2^63-1.
+    1..2^32-1 or a bad parameter, OverflowError where a figure would exceed 2^63-1, ShmgemmError
+    where the model throws, never ends the GEMM, or reports cycles that did not pass. Ctrl-C works.
     """
 
 def parse_quantity(
@@ -122,6 +139,8 @@ class OpRecord:
     compute_utilization: float
     read_bytes: list[list[int]]
     write_bytes: list[list[int]]
+    timeline: bytes
+    """Entries of 32 bytes as in abi.TimelineEntry, by core, kind and start; checked."""
 
 _View = tuple[int, int, int, int]  # address, batch stride, row stride, column stride (elements)
 
@@ -131,10 +150,12 @@ class Session:
         *,
         engine_path: str,
         parameters: dict[str, str],
+        plugins: list[str] = ...,
         region_bytes: int = ...,
         devices: int = 1,
         threads: int = 0,
         timeout_s: float = 5.0,
+        bit_accurate: bool = False,
         debug: bool = False,
     ) -> None: ...
     def empty(self, shape: tuple[int, ...], dtype: int) -> Block: ...
@@ -179,5 +200,8 @@ def current_session() -> Session:
 
 def current_session_or_none() -> Session | None: ...
 def set_session_opener(opener: Callable[[], Session]) -> None: ...
+def set_program_ending() -> None:
+    """From now on a thread other than the main one that makes a device call stops for good."""
+
 def set_scope(scope: str) -> None: ...
 def scope() -> str: ...

@@ -6,22 +6,35 @@ forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from shmgemm._kernels import gemm_cpu, linear_cpu
 from shmgemm._library import gemm_op, linear_op
 
 _c: Any = torch._C
 _plain = _c.DispatchKeySet(_c.DispatchKey.AutogradCPU) | _c.DispatchKeySet(_c.DispatchKey.CPU)
+_functorch = _c.DispatchKey.FuncTorchDynamicLayerBackMode
 
 
 def _like(gradient: Tensor, dtype: torch.dtype) -> Tensor:
     return gradient if gradient.dtype is dtype else gradient.to(dtype)
+
+
+@contextmanager
+def _outer_levels_record(keyset: Any) -> Iterator[None]:
+    """An autograd function's forward turns recording off; functorch's outer levels need it on."""
+    if not keyset.has(_functorch):
+        yield
+        return
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        yield
 
 
 class _Gemm(torch.autograd.Function):
@@ -38,7 +51,8 @@ class _Gemm(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.options = (device, scope)
-        return _gemm_below(keyset, a, b, out_dtype, device, scope, label)
+        with _outer_levels_record(keyset):
+            return _gemm_below(keyset, a, b, out_dtype, device, scope, label)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -72,7 +86,8 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.options = (device, scope)
-        return _linear_below(keyset, input, weight, bias, device, scope, label)
+        with _outer_levels_record(keyset):
+            return _linear_below(keyset, input, weight, bias, device, scope, label)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -153,6 +168,58 @@ def _linear_below(
     return result
 
 
+def _unpack_dual(tensor: Tensor | None) -> tuple[Any, Tensor | None]:
+    if tensor is None:
+        return None, None
+    primal, tangent = torch._VF._unpack_dual(tensor, level=0)  # type: ignore[attr-defined]
+    return primal, tangent
+
+
+def _make_dual(result: Tensor, tangents: list[Tensor]) -> Tensor:
+    tangent = sum(tangents[1:], tangents[0])
+    dual: Tensor = torch._VF._make_dual(result, tangent, level=0)  # type: ignore[attr-defined]
+    return dual
+
+
+def _has_tangent(*tensors: Tensor | None) -> bool:
+    """Forward-mode differentiation is going on, and one of these is a dual tensor."""
+    return (
+        forward_ad._current_level >= 0
+        and _c._is_fwd_grad_enabled()
+        and any(_unpack_dual(tensor)[1] is not None for tensor in tensors)
+    )
+
+
+def _gemm_forward_mode(a: Tensor, b: Tensor, **options: Any) -> Tensor:
+    """The product, and its derivative in the direction of the tangents: products as well."""
+    (a, tangent_a), (b, tangent_b) = _unpack_dual(a), _unpack_dual(b)
+    result = gemm_op(a, b, **options)
+    tangents = []
+    if tangent_a is not None:
+        tangents.append(gemm_op(tangent_a, b, **options | {"label": "gemm.jvp_a"}))
+    if tangent_b is not None:
+        tangents.append(gemm_op(a, tangent_b, **options | {"label": "gemm.jvp_b"}))
+    return _make_dual(result, tangents)
+
+
+def _linear_forward_mode(
+    input: Tensor, weight: Tensor, bias: Tensor | None, **options: Any
+) -> Tensor:
+    (input, tangent_input), (weight, tangent_weight) = _unpack_dual(input), _unpack_dual(weight)
+    bias, tangent_bias = _unpack_dual(bias)
+    result = linear_op(input, weight, bias, **options)
+    tangents = []
+    if tangent_input is not None:
+        tangents.append(linear_op(tangent_input, weight, **options | {"label": "linear.jvp_input"}))
+    if tangent_weight is not None:
+        tangents.append(
+            linear_op(input, tangent_weight, **options | {"label": "linear.jvp_weight"})
+        )
+    if tangent_bias is not None:
+        tangents.append(tangent_bias.expand_as(result))
+    return _make_dual(result, tangents)
+
+
 def gemm_autograd(
     keyset: Any,
     a: Tensor,
@@ -163,6 +230,9 @@ def gemm_autograd(
     scope: str = "",
     label: str = "gemm",
 ) -> Tensor:
+    if _has_tangent(a, b):
+        options = {"sim_device": sim_device, "scope": scope, "label": label}
+        return _gemm_forward_mode(a, b, out_dtype=out_dtype, **options)
     if (a.requires_grad or b.requires_grad) and torch.is_grad_enabled():
         if keyset == _plain:
             return _apply_gemm(keyset, a, b, out_dtype, sim_device, scope, label)
@@ -181,6 +251,9 @@ def linear_autograd(
     scope: str = "",
     label: str = "linear",
 ) -> Tensor:
+    if _has_tangent(input, weight, bias):
+        options = {"sim_device": sim_device, "scope": scope, "label": label}
+        return _linear_forward_mode(input, weight, bias, **options)
     needs_grad = (
         weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad)
     )

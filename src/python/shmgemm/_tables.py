@@ -188,7 +188,7 @@ _COLUMNS: dict[str, Callable[[Record], object]] = {
     "Host Time (s)": lambda r: r.host_s,
     "Bytes Copied": lambda r: r.bytes_copied,
 }
-COLUMNS = ("LayerID", *_COLUMNS, "Version", "Preset", "Preset Hash")
+COLUMNS = ("LayerID", *_COLUMNS, "Version", "Preset", "Preset Hash", "Numerics")
 
 
 def write_csv(path: str | Path, records: Sequence[Record], machines: Sequence[Machine]) -> Path:
@@ -202,7 +202,8 @@ def write_csv(path: str | Path, records: Sequence[Record], machines: Sequence[Ma
         for index, record in enumerate(records):
             machine = machines[record.session]
             values = [value(record) for value in _COLUMNS.values()]
-            writer.writerow([index, *values, __version__, machine.preset, machine.preset_hash])
+            made_by = __version__, machine.preset, machine.preset_hash, machine.numerics
+            writer.writerow([index, *values, *made_by])
     return path
 
 

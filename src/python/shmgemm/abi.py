@@ -25,7 +25,7 @@ MAX_ARENAS = 8
 RING_SLOTS = 256
 QUEUE_PAIR_BYTES = 65536
 FLUSH_EVERY = 128
-REPORT_BYTES = 4096
+REPORT_BYTES = 16384
 
 
 class Op(IntEnum):
@@ -101,6 +101,13 @@ class ControlKind(IntEnum):
 class ReportKind(IntEnum):
     GEMM = 1
     INFO = 2
+
+
+class Activity(IntEnum):
+    LOAD = 0
+    COMPUTE = 1
+    STORE = 2
+    STALL = 3
 
 
 _U8, _U16, _U32, _U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
@@ -181,7 +188,13 @@ class GemmReport(ctypes.LittleEndianStructure):
 
 
 class TimelineEntry(ctypes.LittleEndianStructure):
-    _fields_ = [("core", _U32), ("kind", _U32), ("start_cycles", _U64), ("end_cycles", _U64)]
+    _fields_ = [
+        ("core", _U32),
+        ("kind", _U32),
+        ("start_cycles", _U64),
+        ("end_cycles", _U64),
+        ("amount", _U64),
+    ]
 
 
 class Info(ctypes.LittleEndianStructure):

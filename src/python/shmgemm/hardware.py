@@ -95,7 +95,8 @@ def load(
 
     Args:
         hardware: a preset's name, the path of a TOML file (anything with a folder in it or ending
-            in `.toml`), a mapping of parameters, or None for the default preset.
+            in `.toml`), a mapping of parameters, or None for the default preset. A plug-in's
+            model is known once `plugins.load` has loaded it.
         overrides: parameters that replace those of `hardware`. An overriding `model` also drops
             what it does not know.
         place: where `hardware` was given, for errors.

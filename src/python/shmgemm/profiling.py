@@ -7,6 +7,7 @@ of the current session.
 
 from __future__ import annotations
 
+import struct
 import sys
 import threading
 import weakref
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _fallback, _tables, _trace
 from . import session as _session
+from ._activity import KINDS
 from ._dtypes import NAMES
 
 if TYPE_CHECKING:
@@ -30,6 +32,22 @@ LEVELS = ("scratchpad", "memory")
 OPERANDS = ("a", "b", "c", "bias")
 
 Traffic = Mapping[str, Mapping[str, int]]  # level -> operand -> bytes
+_ENTRY = struct.Struct("<IIQQQ")  # shmgemm_timeline_entry
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """What one core of the device was at for a while, times in cycles as `Record.start_cycles`.
+
+    "load" and "store" last from the request to its end, `amount` is bytes; "compute": arrays at
+    work, `amount` is the cycles in which operands stream; "stall": arrays wait for memory, cycles.
+    """
+
+    core: int
+    kind: str
+    start_cycles: int
+    end_cycles: int
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,17 @@ class Record:
     host_start_ns: int  # steady clock
     host_ns: int
     clock_hz: int
+    timeline_data: bytes = field(default=b"", repr=False)  # packed: most are never looked at
+
+    @property
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        """What each core did when: by core, then kind ("load", "compute", "store", "stall"), then
+        start; intervals of one core and kind do not overlap. At most 400: where there were more,
+        neighbours are merged, which keeps the sums of `amount`. Empty with closed-form models."""
+        return tuple(
+            TimelineEntry(core, KINDS[kind], start, end, amount)
+            for core, kind, start, end, amount in _ENTRY.iter_unpack(self.timeline_data)
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -103,12 +132,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware a session of the profile simulates."""
+    """The hardware a session of the profile simulates, and how it sums."""
 
     preset: str
     preset_hash: str
     clock_hz: int
     parameters: Mapping[str, str] = field(default_factory=dict)
+    numerics: str = "fast"
 
 
 def _traffic(levels: list[list[int]]) -> Traffic:
@@ -146,6 +176,7 @@ def _record(op: OpRecord, session: int, clock_hz: int) -> Record:
         host_start_ns=op.host_start_ns,
         host_ns=op.host_ns,
         clock_hz=clock_hz,
+        timeline_data=op.timeline,
     )
 
 
@@ -263,7 +294,13 @@ class Profile:
         hardware = session.hardware
         self._sessions.append(weakref.ref(session))
         self._machines.append(
-            Machine(hardware.label, hardware.digest, session.clock_hz, dict(hardware.parameters))
+            Machine(
+                hardware.label,
+                hardware.digest,
+                session.clock_hz,
+                dict(hardware.parameters),
+                session.numerics,
+            )
         )
         return len(self._sessions) - 1
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import _core, hardware, settings
+from . import _core, hardware, plugins, settings
 from .errors import Unsupported
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -24,15 +26,23 @@ _on_open: list[Callable[[Session], None]] = []
 class Session:
     """An open simulated device: `with shmgemm.open(...) as session: ...`.
 
-    `core` is the compiled session, `hardware` the checked description, `strict` whether a device
-    error is raised where an op would otherwise fall back to the CPU, `devices` how many there are.
+    `core` is the compiled session, `hardware` the checked description, `numerics` "fast" or
+    "bit_accurate", `strict` whether a device error is raised where an op would otherwise fall back
+    to the CPU, `devices` how many there are.
     """
 
     def __init__(
-        self, core: _core.Session, described: hardware.Hardware, strict: bool, devices: int
+        self,
+        core: _core.Session,
+        described: hardware.Hardware,
+        *,
+        numerics: str,
+        strict: bool,
+        devices: int,
     ) -> None:
         self.core = core
         self.hardware = described
+        self.numerics = numerics
         self.strict = strict
         self.devices = devices
         self._former: Session | None = None
@@ -53,7 +63,12 @@ class Session:
 
     def stats(self) -> dict[str, Any]:
         """Totals since the session was opened; cycles are of the device's clock."""
-        return {**self.core.stats(), "clock_hz": self.clock_hz, "preset": self.hardware.name}
+        return {
+            **self.core.stats(),
+            "clock_hz": self.clock_hz,
+            "preset": self.hardware.name,
+            "numerics": self.numerics,
+        }
 
     def info(self, device: int = 0) -> dict[str, Any]:
         """What the engine says of itself and of one device."""
@@ -96,12 +111,14 @@ def open(
     guest: bool | None = None,
     hardware: str | Path | Mapping[str, Any] | None = None,
     *,
+    numerics: str | None = None,
     devices: int | None = None,
     region: int | str | None = None,
     threads: int | None = None,
     strict: bool | None = None,
     timeout: float | None = None,
     debug: bool | None = None,
+    plugins: str | Path | Iterable[str | Path] | None = None,
     engine_path: str | Path | None = None,
     **parameters: Any,
 ) -> Session:
@@ -112,18 +129,23 @@ def open(
         guest: go through RISC-V Linux in QEMU.
         hardware: a preset's name, a TOML file or a mapping; `parameters` (`rows=64`,
             `model="scalesim_ws"`) replace single entries of it.
+        numerics: "fast", or "bit_accurate": every sum in the order in which the modelled array
+            accumulates (docs/numerics.md), on the device; what falls back to the CPU is not.
         devices: how many simulated devices the engine serves.
         region: bytes of the shared region, a power of two from 4 MiB on, or "256MiB".
         threads: of the engine's computing; 0 means one for each CPU. The bits do not depend on it.
         strict: raise device errors instead of falling back to the CPU.
         timeout: seconds without a sign of life after which the engine is given up.
         debug: write each command to stderr.
+        plugins: shared objects with timing models of your own, a path or several.
         engine_path: another `shmgemm-engine`.
 
     What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
 
     Raises:
-        ValueError: a setting or parameter that is not legal; the message says where it came from.
+        ValueError: a setting, parameter or plug-in that is not legal; the message says where it
+            came from.
+        FileNotFoundError: a file that does not exist.
         RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
     """
     former = current_or_none()
@@ -132,12 +154,14 @@ def open(
             "engine": engine,
             "guest": guest,
             "hardware": hardware,
+            "numerics": numerics,
             "devices": devices,
             "region": region,
             "threads": threads,
             "strict": strict,
             "timeout": timeout,
             "debug": debug,
+            "plugins": plugins,
             "engine_path": engine_path,
         },
         parameters,
@@ -156,17 +180,26 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         )
     if given["guest"]:
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
+    models_from = plugins.load(arguments["plugins"])
     described = hardware.load(given["hardware"], parameters, place=found["hardware"].place)
     core = _core.Session(
         engine_path=given["engine_path"] or default_engine_path(),
         parameters=described.parameters,
+        plugins=models_from,
         region_bytes=given["region"],
         devices=given["devices"],
         threads=given["threads"],
         timeout_s=given["timeout"],
+        bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
-    return Session(core, described, given["strict"], given["devices"])
+    return Session(
+        core,
+        described,
+        numerics=given["numerics"],
+        strict=given["strict"],
+        devices=given["devices"],
+    )
 
 
 def default_engine_path() -> str:
@@ -216,7 +249,13 @@ def _open_default() -> _core.Session:
     return _current.core
 
 
+_GRACE_S = 0.02  # in which other threads come to their next op
+
+
 def _close_all() -> None:
+    _core.set_program_ending()
+    if threading.active_count() > 1 and _sessions:
+        time.sleep(_GRACE_S)
     for session in list(_sessions):
         if session._pid == os.getpid():
             session.core.close()

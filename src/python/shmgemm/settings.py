@@ -92,6 +92,12 @@ def _parse_engine(value: Any) -> str:
     return str(value)
 
 
+def _parse_numerics(value: Any) -> str:
+    if value not in ("fast", "bit_accurate"):
+        raise ValueError
+    return str(value)
+
+
 def _parse_hardware(value: Any) -> Any:
     if isinstance(value, (Path, Mapping)) or (isinstance(value, str) and value):
         return value
@@ -102,6 +108,15 @@ def _parse_path(value: Any) -> str:
     if isinstance(value, (str, Path)) and str(value):
         return str(Path(value).expanduser())
     raise ValueError
+
+
+def _parse_paths(value: Any) -> tuple[str, ...]:
+    """A string has paths as PATH has them; what is no string or path is an iterable of those."""
+    if isinstance(value, str):
+        value = [part for part in value.split(os.pathsep) if part]
+    elif isinstance(value, Path):
+        value = [value]
+    return tuple(_parse_path(part) for part in value)
 
 
 def _setting(
@@ -124,6 +139,13 @@ SETTINGS: dict[str, Setting] = {
         _setting(
             "hardware", "tpu_v3", "the device", "a preset, a TOML file or a table", _parse_hardware
         ),
+        _setting(
+            "numerics",
+            "fast",
+            "the order of additions: any, or the array's",
+            "fast or bit_accurate",
+            _parse_numerics,
+        ),
         _setting("devices", 1, "how many", "a whole number from 1 to 255", _parse_whole(1, 255)),
         _setting(
             "region", 256 << 20, "shared memory", "bytes, or a size such as 256MiB", _parse_bytes
@@ -138,6 +160,9 @@ SETTINGS: dict[str, Setting] = {
         _setting("strict", False, "raise instead of falling back", _YES_NO, _parse_bool),
         _setting("timeout", 5.0, "seconds without a heartbeat", "above 0", _parse_seconds),
         _setting("debug", False, "log each command", "debug or off", _parse_log, "SHMGEMM_LOG"),
+        _setting(
+            "plugins", (), "timing models of one's own", "paths, or a list of them", _parse_paths
+        ),
         _setting("engine_path", None, "the engine's executable", "a path", _parse_path),
     )
 }
@@ -200,6 +225,8 @@ def _relative_to(config: Path, setting: Setting, value: Any) -> Any:
     is_file = setting.name == "hardware" and isinstance(value, str) and value.endswith(".toml")
     if is_file or setting.name == "engine_path":
         return str(config.parent / Path(value).expanduser())
+    if setting.name == "plugins":
+        return tuple(str(config.parent / path) for path in value)
     return value
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "sim": "cycles and accesses of a GEMM list, from SCALE-Sim's files to SCALE-Sim's reports",
     "validate": "compare the timing models with the tools and measurements they stand for",
     "info": "list presets, timing models and their parameters",
+    "plugin": "print compiler flags for a timing model of your own",
     "doctor": "say what this machine has, what it misses and what to do about it",
 }
 

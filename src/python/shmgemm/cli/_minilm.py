@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         difference = max(float((ours - theirs).abs().max()) for theirs, ours in pairs)
         vectors = embed(simulated.last_hidden_state, inputs["attention_mask"])
         similarity = vectors @ vectors.T
-        files = _report.write_files(prof, out)
+        files = _report.write_files(prof, out, "minilm")
 
     if args.json:
         more = {

@@ -16,6 +16,12 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         "--guest", action="store_const", const=True, help="go through a guest's kernel"
     )
     group.add_argument("--hardware", metavar="PRESET|FILE", help="preset or TOML file")
+    add_plugin_option(group)
+    group.add_argument(
+        "--numerics",
+        choices=("fast", "bit_accurate"),
+        help="any order of additions, or the array's",
+    )
     group.add_argument("--devices", type=int, metavar="N", help="how many simulated devices")
     group.add_argument(
         "--strict",
@@ -25,10 +31,28 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plugin_option(parser: argparse._ActionsContainer, default: str | None = None) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        metavar="FILE",
+        default=default,
+        help="timing models of your own; repeatable",
+    )
+
+
 def open_session(args: argparse.Namespace) -> Session:
     from ..session import open
 
-    return open(args.engine, args.guest, args.hardware, devices=args.devices, strict=args.strict)
+    return open(
+        args.engine,
+        args.guest,
+        args.hardware,
+        numerics=args.numerics,
+        plugins=args.plugin,
+        devices=args.devices,
+        strict=args.strict,
+    )
 
 
 def describe(session: Session, args: argparse.Namespace) -> str:
@@ -39,5 +63,6 @@ def describe(session: Session, args: argparse.Namespace) -> str:
     guest = " through a guest" if args.guest else ""
     return (
         f"shmgemm {__version__}, {args.engine or 'embedded'} engine{guest}, {hardware.label}"
-        f" ({hardware.parameters['model']}, {session.clock_hz / 1e6:g} MHz, {hardware.digest})"
+        f" ({hardware.parameters['model']}, {session.clock_hz / 1e6:g} MHz, {hardware.digest}),"
+        f" {session.numerics} numerics"
     )

@@ -1,4 +1,4 @@
-"""What a run leaves behind: text on the terminal; csv, trace and picture in a folder."""
+"""What a run leaves behind: text on the terminal; csv, trace and pictures in a folder."""
 
 from __future__ import annotations
 
@@ -27,21 +27,27 @@ def folder(given: str | None, what: str, session: Session) -> Path:
     return path.absolute()  # a script may change the working directory
 
 
-def write_files(profile: Profile, out: Path) -> dict[str, str]:
-    """ops.csv, trace.json and roofline.png; the picture only where matplotlib is installed."""
+def write_files(profile: Profile, out: Path, name: str) -> dict[str, str]:
+    """ops.csv, trace.json and the pictures; these only where matplotlib is installed.
+
+    `name` says in the pictures what ran.
+    """
     files = {
         "csv": str(profile.to_csv(out / "ops.csv")),
         "trace": str(profile.to_chrome_trace(out / "trace.json")),
     }
     try:
-        from ..plots import roofline
+        from .. import plots
     except ImportError:
         print(
-            "shmgemm: no roofline.png: matplotlib is not installed (pip install matplotlib)",
+            "shmgemm: no roofline.png, timeline.png, layers.png: matplotlib is not installed"
+            " (pip install matplotlib)",
             file=sys.stderr,
         )
-    else:
-        files["roofline"] = str(roofline(profile, out / "roofline.png"))
+        return files
+    for draw in (plots.roofline, plots.timeline, plots.layers):
+        kind = draw.__name__
+        files[kind] = str(draw(profile, out / f"{kind}.png", name))
     return files
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from .. import _core, _dtypes, abi, hardware, settings
+from .. import _core, _dtypes, abi, hardware, plugins, settings
 from .._version import __version__
 from . import _compare, _layout
+from ._options import add_plugin_option
 
 _EXAMPLE = (1024, 1024, 1024)
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="presets, models, parameters, limits and settings",
         description="What there is to choose from, and what is chosen now.",
     )
+    add_plugin_option(parser)
     parser.add_argument("--json", action="store_true", help="the same facts as JSON")
     parser.set_defaults(func=run, kind=None)
     kinds = parser.add_subparsers(dest="kind", metavar="preset | model | compare")
@@ -47,11 +49,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     for one in kinds.choices.values():
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
+        add_plugin_option(one, default=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for; 2 for a name that does not exist, 1 where a setting is bad."""
+    bad_plugin = False
     try:
+        try:
+            plugins.load(args.plugin)
+        except (ValueError, OSError) as error:
+            if args.kind is not None:
+                raise
+            bad_plugin = True
+            print(f"shmgemm info: {error}", file=sys.stderr)
         report = _report(args)
     except (ValueError, OSError, OverflowError) as error:
         print(f"shmgemm info: {error}", file=sys.stderr)
@@ -60,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
     else:
         print("\n".join(_SHOW[args.kind](report)))
-    return 1 if any(row["error"] for row in report.get("settings", ())) else 0
+    return 1 if bad_plugin or any(row["error"] for row in report.get("settings", ())) else 0
 
 
 def _report(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,6 +130,7 @@ def model(name: str) -> dict[str, Any]:
             return {
                 "name": info.name,
                 "summary": info.summary,
+                "file": info.file or None,
                 "parameters": [_parameter(parameter) for parameter in info.parameters],
             }
     raise ValueError(f"model {name!r}: there is none; there are: {', '.join(_model_names())}")
@@ -204,6 +216,7 @@ def _show_overview(report: dict[str, Any]) -> Iterable[str]:
     yield from _layout.table(
         ("name", "what"), [(row["name"], row["summary"]) for row in report["models"]]
     )
+    yield from _files({row["file"] for row in report["models"] if row["file"]})
     yield from _layout.section("Parameters of every device")
     yield from _parameter_table(report["device_parameters"])
     yield from _layout.section("Element types")
@@ -256,6 +269,15 @@ def _show_model(report: dict[str, Any]) -> Iterable[str]:
     yield from textwrap.wrap(f"{report['name']}: {report['summary']}", _layout.WIDTH)
     yield from _layout.section("Parameters (besides those of every device)")
     yield from _parameter_table(report["parameters"])
+    yield from _files({report["file"]} - {None})
+
+
+def _files(files: Iterable[str]) -> Iterable[str]:
+    """Paths are never wrapped."""
+    for file in sorted(files):
+        names = [info.name for info in _core.models() if info.file == file]
+        yield from _layout.section(f"Plug-in of {', '.join(names)}")
+        yield f"  {file}"
 
 
 def _parameter_table(parameters: list[dict[str, Any]]) -> Iterable[str]:
@@ -267,8 +289,10 @@ def _parameter_table(parameters: list[dict[str, Any]]) -> Iterable[str]:
 
 
 def _plain(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "-"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
         return f"{value >> 20}MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)

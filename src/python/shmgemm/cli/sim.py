@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ._options import add_plugin_option
 
 if TYPE_CHECKING:
     from ..hardware import Hardware
@@ -37,14 +38,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--model", metavar="NAME", help="timing model (default: the cfg's dataflow)"
     )
+    add_plugin_option(parser)
     parser.add_argument("--json", action="store_true", help="the reports as one JSON object too")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the reports and print a table, or all values as JSON."""
+    from .. import plugins
     from ..scalesim import config, reports, topology
 
+    plugins.load(args.plugin)
     architecture = config.read(args.c)
     layers = topology.read(args.t)
     if args.l is not None:

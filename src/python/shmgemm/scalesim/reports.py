@@ -51,6 +51,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         ),
     ),
 }
+_CLOCK, _CLOCK_HZ = "1GHz", 10**9
 _SCRATCHPAD, _MEMORY = 0, 1
 _A, _B, _C = 0, 1, 2
 
@@ -69,25 +70,46 @@ class Row:
 
 
 def machine(architecture: Architecture, model: str | None = None) -> Hardware:
-    """The cfg's array for a timing model; default the `scalesim_*` one of its dataflow.
+    """The cfg's hardware for a timing model; default the `scalesim_*` one of its dataflow.
 
-    Raises ValueError where the model does not exist or does not take the array or dataflow.
+    A model gets those of the cfg's figures that it declares parameters for. Raises ValueError where
+    the model does not exist or does not take a figure.
     """
     name = model or f"scalesim_{architecture.dataflow}"
     infos = {info.name: info for info in _core.models()}
     if name not in infos:
         raise ValueError(f"model {name!r}: expected one of {', '.join(sorted(infos))}")
-    given = {
-        "rows": architecture.rows,
-        "cols": architecture.cols,
-        "dataflow": architecture.dataflow,
-    }
-    declared = {parameter.name for parameter in infos[name].parameters}
+    declared = {parameter.name: parameter for parameter in infos[name].parameters}
+    given = _parameters(architecture, declared.get("memory_bw"))
     taken = {key: value for key, value in given.items() if key in declared}
+    if "memory_bw" in declared:
+        taken["clock"] = _CLOCK
     try:
         return load({"model": name, **taken})
     except ValueError as error:
         raise ValueError(f"{architecture.path}: for model {name}: {error}") from None
+
+
+def _parameters(
+    architecture: Architecture, bandwidth: _core.ParameterInfo | None
+) -> dict[str, str | int]:
+    """The cfg in the names and units of models: sizes in bytes, bandwidth in bytes per second.
+
+    A cfg has no clock, so words per cycle are at `_CLOCK`. CALC is the bandwidth with which nothing
+    stalls: the most that the model takes.
+    """
+    bytes_per_second = architecture.ofmap_bandwidth * _CLOCK_HZ
+    if not architecture.user_bandwidth:
+        bytes_per_second = bandwidth.maximum if bandwidth else 0
+    return {
+        "rows": architecture.rows,
+        "cols": architecture.cols,
+        "dataflow": architecture.dataflow,
+        "scratchpad_a": f"{1024 * architecture.ifmap_kb}B",
+        "scratchpad_b": f"{1024 * architecture.filter_kb}B",
+        "accumulator": f"{1024 * architecture.ofmap_kb}B",
+        "memory_bw": f"{bytes_per_second}B/s",
+    }
 
 
 def simulate(architecture: Architecture, layers: Sequence[Layer], hardware: Hardware) -> list[Row]:

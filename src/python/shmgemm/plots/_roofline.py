@@ -1,4 +1,4 @@
-"""The roofline of a profile as a picture. Needs matplotlib.
+"""The roofline of a profile as a picture.
 
 One point per GEMM shape: how much arithmetic each byte of memory traffic buys, and how fast the
 simulated device did it, against what the device could do at most.
@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from . import _core, _files
-from ._tables import shape_text
+from .._activity import bandwidth
+from .._tables import shape_text
+from . import _style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .profiling import Machine, Profile, Record
+    from ..profiling import Profile, Record
 
 MOST_SHAPES = 8  # in the legend; the shapes with the fewest cycles share one entry
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
+_COLOURS = (
+    _style.BLUE,
+    _style.VERMILION,
+    _style.GREEN,
+    _style.PURPLE,
+    _style.ORANGE,
+    _style.SKY,
+    _style.VIOLET,
+    _style.DARK,
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 
@@ -55,24 +66,11 @@ def points(records: Iterable[Record]) -> list[Point]:
     return sorted(found, key=lambda point: -point.share)
 
 
-def bandwidth(machine: Machine) -> int | None:
-    """Bytes per second between the device and its memory, or None where its model sets no limit."""
-    model = machine.parameters.get("model")
-    for info in _core.models():
-        if info.name != model:
-            continue
-        for parameter in info.parameters:
-            if parameter.unit == "bytes/s" and parameter.name in machine.parameters:
-                text = machine.parameters[parameter.name]
-                return _core.parse_quantity(parameter.name, text, "bytes/s")
-    return None
-
-
 def _draw_roofs(axes: Axes, peak: float, memory: int | None, low: float, high: float) -> None:
     ridge = peak / memory if memory else low
     if memory:
         left = [low, max(low, min(ridge, high))]
-        axes.plot(left, [x * memory for x in left], color="#555555", linewidth=1.5)
+        axes.plot(left, [x * memory for x in left], color=_style.TEXT, linewidth=1.5)
         middle = (left[0] * left[1]) ** 0.5
         axes.annotate(
             f"memory {memory / 1e9:g} GB/s",
@@ -80,56 +78,50 @@ def _draw_roofs(axes: Axes, peak: float, memory: int | None, low: float, high: f
             xytext=(-8, 4),
             textcoords="offset points",
             ha="right",
-            color="#555555",
+            color=_style.TEXT,
         )
-    axes.plot([max(low, ridge), max(high, ridge)], [peak, peak], color="#555555", linewidth=1.5)
+    axes.plot([max(low, ridge), max(high, ridge)], [peak, peak], color=_style.TEXT, linewidth=1.5)
     limit = "" if memory else ", no memory limit in this model"
     axes.annotate(
-        f"peak {_flops_text(peak)}{limit}",
+        f"peak {_style.flops_text(peak)}{limit}",
         (high, peak),
         xytext=(-4, 5),
         textcoords="offset points",
         ha="right",
-        color="#555555",
+        color=_style.TEXT,
     )
 
 
-def _flops_text(flops: float) -> str:
-    for unit, scale in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6)):
-        if flops >= scale:
-            return f"{flops / scale:.3g} {unit}"
-    return f"{flops:.3g} FLOP/s"
+def _decades(least: float, most: float) -> tuple[float, float]:
+    """Powers of ten around both, with some room: a tick at each end, and at least one between."""
+    low, high = floor(log10(least / 1.5)), ceil(log10(most * 1.5))
+    return 10.0**low, 10.0 ** max(high, low + 2)
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    with _files.named("cannot write", path):
-        figure.savefig(path)
-    return path
+def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
+    """Write the picture, in the format of the path's ending; `name` says in its title what ran.
 
-
-def roofline(profile: Profile, path: str | Path) -> Path:
-    """Write the picture, in the format of the path's ending; of several machines, the first."""
+    Of several sessions it shows the first.
+    """
     path = Path(path)
     records = [record for record in profile.records if record.session == 0]
-    figure = Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
+    figure = Figure(figsize=(9, 5.5), dpi=_style.DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("arithmetic intensity [FLOP per byte of memory traffic]")
     axes.set_ylabel("speed in simulated time [FLOP/s]")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _style.plain(axes)
     found = points(records)
     if not found:
         axes.set_title("no products were simulated", loc="left")
-        return _save(figure, path)
+        return _style.save(figure, path)
     machine = profile.machines[0]
     peak = 2.0 * max(r.peak_macs_per_cycle for r in records) * machine.clock_hz
     memory = bandwidth(machine)
     xs = [point.intensity for point in found] + ([peak / memory] if memory else [])
-    low, high = min(xs) / 3, max(xs) * 3
+    low, high = _decades(min(xs), max(xs))
     _draw_roofs(axes, peak, memory, low, high)
     for index, point in enumerate(found):
         shown = index < MOST_SHAPES
@@ -138,16 +130,19 @@ def roofline(profile: Profile, path: str | Path) -> Path:
             point.flops,
             s=90,
             marker=_MARKERS[index] if shown else ".",
-            facecolor="none" if shown else "#bbbbbb",  # equal points lie on each other: see through
-            edgecolor=_COLOURS[index] if shown else "#bbbbbb",
+            facecolor="none"
+            if shown
+            else _style.GREY,  # equal points lie on each other: see through
+            edgecolor=_COLOURS[index] if shown else _style.GREY,
             linewidth=1.8,
             label=point.label if shown else None,
             zorder=3 if shown else 2,
         )
     axes.set_xlim(low, high)
-    axes.set_ylim(min(point.flops for point in found) / 4, peak * 2.5)
-    axes.set_title(f"{machine.preset}: {len(records)} products", loc="left")
+    axes.set_ylim(_decades(min(point.flops for point in found), peak))
+    count = _style.count_text(len(records), "product")
+    axes.set_title(f"{_style.title(profile, name)}: {count}", loc="left")
     rest = len(found) - MOST_SHAPES
     title = "MxNxK" + (f" (grey: {rest} more shapes)" if rest > 0 else "")
     axes.legend(title=title, loc="best", frameon=False, alignment="left")
-    return _save(figure, path)
+    return _style.save(figure, path)
