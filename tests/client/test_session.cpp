@@ -131,6 +131,65 @@ TEST(Session, BlocksOutliveIt) {
   EXPECT_EQ(static_cast<char*>(block->data())[4095], 7);
 }
 
+std::string refusal(Session& session, std::uint8_t device) {
+  const float one = 1;
+  float product = 0;
+  GemmCall call = call_for(&one, &one, &product, 1, 1, 1);
+  call.device = device;
+  try {
+    session.gemm(call);
+  } catch (const Unsupported& error) {
+    return error.what();
+  }
+  return "it was computed";
+}
+
+TEST(Session, NamesADeviceThatIsNotThereAndThoseThatAre) {
+  SessionOptions given = options();
+  EXPECT_EQ(refusal(*Session::open(given), 1),
+            "gemm 1x1 @ 1x1: got sim_device 1; expected 0: the session has one device");
+  given.devices = 3;
+  const auto session = Session::open(given);
+  EXPECT_EQ(refusal(*session, 2), "it was computed");
+  EXPECT_EQ(refusal(*session, 255),
+            "gemm 1x1 @ 1x1: got sim_device 255; expected 0 to 2: the session has 3 devices");
+  EXPECT_THROW(session->info(3), Unsupported);
+  EXPECT_THROW(session->reset(3), Unsupported);
+  EXPECT_EQ(session->stats().commands, 1u);
+}
+
+TEST(Session, AThreadIsToldOnceThatAnotherClosedItsSession) {
+  int opened = 0;
+  set_session_opener([&opened] {
+    ++opened;
+    return Session::open(options());
+  });
+  const auto closed_elsewhere = [](Session& session) {
+    std::thread([&session] {
+      set_current_session(nullptr);
+      session.close();
+    }).join();
+  };
+  current_session()->noop();
+  closed_elsewhere(*current_session());
+  EXPECT_THROW(current_session(), Closed);
+  current_session()->noop();
+  EXPECT_EQ(opened, 2);
+  const auto own = current_session();
+  closed_elsewhere(*own);
+  EXPECT_THROW(own->noop(), Closed);  // so this thread knows
+  current_session()->noop();
+  current_session()->close();  // its own doing
+  current_session()->noop();
+  EXPECT_EQ(opened, 4);
+  closed_elsewhere(*current_session());
+  set_current_session(Session::open(options()));
+  current_session()->noop();
+  EXPECT_EQ(opened, 4);
+  set_current_session(nullptr);
+  set_session_opener(nullptr);
+}
+
 TEST(Session, SaysWhyItCannotStart) {
   SessionOptions missing = options();
   missing.engine_path = "/nonexistent/engine";

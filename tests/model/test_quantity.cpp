@@ -101,7 +101,10 @@ TEST(Quantity, ARefusalSaysKeyValueUnitAndRange) {
   expect_parts(clock, {"key", "\"940\"", "no unit", "frequency", "MHz", "1kHz", "100GHz"});
   expect_parts(refusal(parameter(Unit::kHertz), "940mhz"), {"\"mhz\""});
   expect_parts(refusal(parameter(Unit::kBytes, 4096), "1B"), {"at least 4KiB"});
-  expect_parts(refusal(parameter(Unit::kCount, 1, 9), "10"), {"from 1 to 9"});
+  expect_parts(refusal(parameter(Unit::kCount, 1, 9), "10"), {"out of range", "from 1 to 9"});
+  expect_parts(refusal(parameter(Unit::kCount, 1, 9), " -4"), {"out of range", "from 1 to 9"});
+  expect_parts(refusal(parameter(Unit::kHertz), "-4MHz"), {"out of range", "at least 0Hz"});
+  expect_parts(refusal(parameter(Unit::kCount), "-x"), {"not a number"});
 }
 
 TEST(Quantity, OneSpellingInTheLargestExactUnit) {

@@ -50,6 +50,19 @@ print("ops on the device:", __import__("shmgemm").stats()["ops"])
 """
 
 
+def test_without_torch_it_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "try:\n  import shmgemm.compat\nexcept ImportError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == (
+        "shmgemm.compat needs torch, which is not installed: pip install torch\n"
+    ), done.stderr
+
+
 def test_only_the_import_line_changes(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(OLDER_SCRIPT.replace("device_backend", "shmgemm.compat"))

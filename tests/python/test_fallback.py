@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 import shmgemm  # noqa: E402
 from shmgemm import _fallback  # noqa: E402
+from shmgemm import session as session_module  # noqa: E402
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -164,5 +168,146 @@ def test_argument_errors_never_fall_back(device: Any) -> None:
         with pytest.raises(shmgemm.Unsupported):
             shmgemm.gemm(torch.ones(2, 3), torch.ones(2, 3))
         with pytest.raises(shmgemm.Unsupported):
-            shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2), sim_device=7)
+            shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2), sim_device=255)
     assert _fallback.counters() == before
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(devices: int) -> None:
+    matrix = torch.ones(2, 2)
+    there = {1: "0: the session has one device", 3: "0 to 2: the session has 3 devices"}[devices]
+    with shmgemm.open(region=4 << 20, devices=devices) as session:
+        for call in (
+            lambda: shmgemm.gemm(matrix, matrix, sim_device=devices),
+            lambda: shmgemm.linear(matrix, matrix, sim_device=devices),
+            lambda: shmgemm.gemm(matrix.numpy(), matrix.numpy(), sim_device=devices),
+            lambda: session.info(devices),
+        ):
+            with pytest.raises(shmgemm.Unsupported) as caught:
+                call()
+            assert str(caught.value).endswith(f": got sim_device {devices}; expected {there}")
+    with pytest.raises(shmgemm.Unsupported, match="255; expected a device number from 0 to 254"):
+        shmgemm.DeviceLinear(2, 2, sim_device=255)
+
+
+# --- a session that another thread closes ---------------------------------------------------------
+
+
+@pytest.fixture
+def no_session() -> Iterator[None]:
+    """No session is current when the test begins, the module's again when it has ended."""
+    former = session_module.current_or_none()
+    session_module._make_current(None)
+    yield
+    session_module._make_current(former)
+
+
+class Worker:
+    """A thread that multiplies without end, until it is told to stop or an op fails."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.ops = 0
+        self.stop = False
+        self.error: Exception | None = None
+        self.progress = threading.Condition()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        self.await_ops(3)
+
+    def run(self) -> None:
+        try:
+            while not self.stop:
+                shmgemm.gemm(self.matrix, self.matrix)
+                with self.progress:
+                    self.ops += 1
+                    self.progress.notify_all()
+        except Exception as error:
+            self.error = error
+
+    def await_ops(self, more: int) -> None:
+        with self.progress:
+            wanted = self.ops + more
+            assert self.progress.wait_for(lambda: self.ops >= wanted, timeout=60)
+
+    def join(self) -> Exception | None:
+        self.thread.join(60)
+        return self.error
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("size", [4, 700])
+def test_a_session_closed_under_threads_is_told_to_them(strict: bool, size: int) -> None:
+    matrix = torch.ones(size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with shmgemm.open(region=64 << 20, strict=strict):
+            workers = [Worker(matrix), Worker(matrix), Worker(matrix.numpy())]
+        errors = [worker.join() for worker in workers]
+        assert [type(error) for error in errors] == [shmgemm.SessionClosed] * 3, errors
+        assert session_module.current_or_none() is None, "a default session opened unseen"
+
+
+@pytest.mark.usefixtures("no_session")
+def test_the_thread_that_closes_a_session_may_go_on_without_one() -> None:
+    matrix = torch.ones(4, 4)
+    for close in (lambda s: s.close(), lambda s: s.core.close(), lambda s: s.__exit__(*[None] * 3)):
+        session = shmgemm.open(region=4 << 20)
+        shmgemm.gemm(matrix, matrix)
+        close(session)
+        shmgemm.gemm(matrix, matrix)
+        shmgemm.current().close()
+
+
+class Steps:
+    """A thread that computes an op when it is told to."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+
+    def outcome(self) -> str:
+        matrix = torch.ones(4, 4)
+        try:
+            self.pool.submit(shmgemm.gemm, matrix, matrix).result(60)
+        except shmgemm.SessionClosed as error:
+            return str(error)
+        return "computed"
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_thread_is_told_once() -> None:
+    thread = Steps()
+    with shmgemm.open(region=4 << 20):
+        assert thread.outcome() == "computed"
+    told = "the session this thread used was closed by another thread"
+    assert thread.outcome().startswith(told)
+    assert session_module.current_or_none() is None
+    assert [thread.outcome(), thread.outcome()] == ["computed"] * 2
+    shmgemm.current().close()
+    assert thread.outcome().startswith(told)
+    assert Steps().outcome() == "computed", "a thread that used none opens a default session"
+    shmgemm.current().close()
+
+
+def test_a_thread_goes_on_with_the_session_that_takes_over() -> None:
+    thread = Steps()
+    with shmgemm.open(region=4 << 20) as outer:
+        with shmgemm.open(region=4 << 20):
+            assert thread.outcome() == "computed"
+        assert thread.outcome() == "computed"
+        assert outer.stats()["ops"] == 1
+    with shmgemm.open(region=4 << 20) as other:
+        assert thread.outcome() == "computed"
+        assert other.stats()["ops"] == 1
+
+
+@pytest.mark.usefixtures("no_session")
+def test_another_session_that_was_not_current_does_not_count() -> None:
+    thread = Steps()
+    with shmgemm.open(region=4 << 20) as first:
+        with shmgemm.open(region=4 << 20) as second:
+            second._former = None
+        thread.pool.submit(first.info).result(60)
+        assert thread.outcome() == "computed", "first is open, though no longer current"
+        shmgemm.current().close()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import shmgemm
 from shmgemm import _core, hardware
 
 # Peak multiply-accumulates per second that the sources of the presets give or imply.
@@ -136,7 +137,7 @@ def test_sizes_pass_through(rows: int, cols: int) -> None:
     [
         ("[hardware]\nrow = 8\n", ["row", '"8"', 'did you mean "rows"']),
         ("[hardware]\nrows = 0\n", ["rows", '"0"', "from 1 to 4096"]),
-        ("[hardware]\nrows = -8\n", ["rows", '"-8"', "from 1 to 4096"]),
+        ("[hardware]\nrows = -8\n", ["rows", '"-8": out of range', "from 1 to 4096"]),
         ("[hardware]\nrows = 8.5\n", ["rows", "8.5", "whole number"]),
         ("[hardware]\nrows = true\n", ["rows", "True", "whole number"]),
         ("[hardware]\nrows = [8]\n", ["rows", "[8]", "whole number"]),
@@ -161,12 +162,14 @@ def test_sizes_pass_through(rows: int, cols: int) -> None:
         ("hardware = 3\n", ["hardware", "3", "a table"]),
         ("", ["no table [hardware]"]),
         ("[hardware\n", ["not TOML", "line 1"]),
+        (b"\xff\xfe", ["not TOML", "utf-8", "0xff"]),
     ],
 )
 def test_a_bad_file_is_named_with_key_value_and_range(
-    tmp_path: Path, body: str, parts: list[str]
+    tmp_path: Path, body: str | bytes, parts: list[str]
 ) -> None:
-    path = write(tmp_path / "bad.toml", body)
+    path = tmp_path / "bad.toml"
+    path.write_bytes(body if isinstance(body, bytes) else body.encode())
     with pytest.raises(ValueError) as caught:
         hardware.load(path)
     for part in [str(path), *parts]:
@@ -187,6 +190,41 @@ def test_unknown_preset_names_those_there_are() -> None:
         assert name in str(caught.value)
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.toml"):
-        hardware.load(tmp_path / "absent.toml")
+def test_an_empty_table_is_the_default_of_everything(tmp_path: Path) -> None:
+    empty = hardware.load(write(tmp_path / "empty.toml", "[hardware]\n"))
+    assert empty.parameters == hardware.load({}).parameters
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "reason"),
+    [
+        ("absent.toml", FileNotFoundError, "no such file or directory"),
+        ("no_folder/absent.toml", FileNotFoundError, "no folder 'no_folder'"),
+        ("./", IsADirectoryError, "is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kind: type[OSError], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind) as caught:
+        hardware.load(path)
+    assert str(caught.value) == f"hardware = {str(Path(path))!r}: {reason}"
+    assert caught.value.errno is not None
+
+
+def test_hardware_from_elsewhere_is_named_with_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "shmgemm.toml", '[session]\nhardware = "zzz"\n')
+    with pytest.raises(ValueError, match=r"^shmgemm\.toml: \[session\] hardware = 'zzz': no such"):
+        shmgemm.open()
+    monkeypatch.setenv("SHMGEMM_HARDWARE", "zzz")
+    with pytest.raises(ValueError, match=r"^environment SHMGEMM_HARDWARE = 'zzz': no such preset"):
+        shmgemm.open()
+    monkeypatch.setenv("SHMGEMM_HARDWARE", "zzz.toml")
+    with pytest.raises(FileNotFoundError, match=r"^environment SHMGEMM_HARDWARE = 'zzz\.toml': no"):
+        shmgemm.open()
+    with pytest.raises(ValueError, match=r"^argument hardware = 'yyy': no such preset"):
+        shmgemm.open(hardware="yyy")

@@ -74,6 +74,8 @@ def test_an_empty_profile_is_drawn(draw: Any, tmp_path: Path) -> None:
     with shmgemm.profile() as empty:
         pass
     assert "no products" in draw(empty, tmp_path / "picture.svg").read_text()
+    with pytest.raises(FileNotFoundError, match=r"^cannot write '.*picture\.svg': no folder '"):
+        draw(empty, tmp_path / "absent" / "picture.svg")
 
 
 @pytest.mark.parametrize("draw", PICTURES)

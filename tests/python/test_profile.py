@@ -479,6 +479,18 @@ def test_an_empty_profile_can_be_written(tmp_path: Path) -> None:
     assert prof.coverage.matrix is None
 
 
+@pytest.mark.parametrize("write", ["to_csv", "to_chrome_trace"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, write: str) -> None:
+    with shmgemm.profile() as prof:
+        pass
+    path = tmp_path / "absent" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        getattr(prof, write)(path)
+    assert str(caught.value) == f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
+    with pytest.raises(IsADirectoryError, match=r"^cannot write '.*': is a directory$"):
+        getattr(prof, write)(tmp_path)
+
+
 def test_a_table_can_be_grouped_by_op(device: Any) -> None:
     with shmgemm.profile() as prof:
         product(2, 2, 2)

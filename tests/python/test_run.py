@@ -120,8 +120,39 @@ def test_a_script_without_linear_layers_is_told_so(
     monkeypatch.chdir(tmp_path)
     assert main(["run", "empty.py"]) == 0
     captured = capsys.readouterr()
-    assert "nothing was simulated: no linear layer was called" in captured.err
-    assert "linear layers simulated: none seen" in captured.out
+    assert "nothing was simulated: no linear layer was called; no files were" in captured.err
+    assert captured.out.startswith("linear layers simulated: none seen")
+    assert "wrote" not in captured.out
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "mine").mkdir()
+    assert main(["run", "--json", "--out", "mine", "empty.py"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == {}
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud.py").write_text("print('ran')\n")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--out", "file/x", "loud.py"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == (
+        "shmgemm: error: cannot make the folder 'file/x': not a directory"
+    )
+    assert "ran" not in captured.out
+
+
+def test_files_of_a_script_that_changes_folder_lie_where_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "moves.py").write_text(
+        "import os, torch\nos.chdir('/')\ntorch.nn.Linear(3, 5)(torch.ones(2, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "moves.py"]) == 0
+    assert (tmp_path / "out" / "moves-tpu_v3" / "ops.csv").is_file()
 
 
 def test_what_stays_on_the_cpu_is_named(

@@ -389,7 +389,15 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_files_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sim", "-c", "none.cfg", "-t", "none.csv", "-p", str(tmp_path)]) == 1
-    assert "none.cfg" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "shmgemm: error: cannot read 'none.cfg': no such file or directory\n"
+    )
+    (tmp_path / "arch.cfg").write_text(CFG)
+    words = ["sim", "-c", str(tmp_path / "arch.cfg"), "-t", "none/a.csv", "-p", str(tmp_path)]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        "shmgemm: error: cannot read 'none/a.csv': no folder 'none'\n"
+    )
     (tmp_path / "out").write_text("a file")
     assert sim(tmp_path) == 1
     assert str(tmp_path / "out") in capsys.readouterr().err

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "client/current.h"
 #include "client/interrupt.h"
 #include "client/session.h"
 
@@ -29,6 +30,7 @@ Current& current() {
                    [] {
                      new (&current().mutex) std::mutex;
                      new (&current().opening) std::mutex;
+                     client::forget_use();  // the parent's session is not this child's
                    });
     return fresh;
   }();
@@ -38,6 +40,7 @@ Current& current() {
 std::atomic<bool (*)()> interrupt_check{nullptr};
 std::atomic<bool> ending{false};
 thread_local std::string thread_scope;
+thread_local client::ClosedFlag thread_session_closed;
 
 }  // namespace
 
@@ -45,6 +48,7 @@ void set_current_session(std::shared_ptr<Session> session) {
   std::shared_ptr<Session> former;  // destroyed without the lock
   const std::lock_guard<std::mutex> lock(current().mutex);
   former = std::exchange(current().session, std::move(session));
+  client::forget_use();
 }
 
 std::shared_ptr<Session> current_session_or_null() {
@@ -55,6 +59,12 @@ std::shared_ptr<Session> current_session_or_null() {
 
 std::shared_ptr<Session> current_session() {
   if (auto session = current_session_or_null()) return session;
+  if (thread_session_closed != nullptr && thread_session_closed->load()) {
+    client::forget_use();
+    throw Closed(
+        "the session this thread used was closed by another thread; open one here (without, the"
+        " next op opens a default session)");
+  }
   const std::lock_guard<std::mutex> opening(current().opening);
   if (auto session = current_session_or_null()) return session;
   std::function<std::shared_ptr<Session>()> opener;
@@ -81,6 +91,11 @@ bool client::interrupted() {
 
 void set_program_ending() { ending.store(true); }
 bool program_ending() { return ending.load(std::memory_order_relaxed); }
+
+void client::note_use(const ClosedFlag& closed) {
+  if (thread_session_closed != closed) thread_session_closed = closed;
+}
+void client::forget_use() { thread_session_closed.reset(); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

@@ -7,6 +7,7 @@
 
 #include "abi/shmgemm_validate.h"
 #include "client/channel.h"
+#include "client/current.h"
 #include "client/engine_process.h"
 #include "client/heap.h"
 #include "client/ledger.h"
@@ -25,6 +26,11 @@ Channel::Deadline deadline_after(double seconds) {
   if (seconds <= 0) return Channel::kNoDeadline;
   return region::Clock::now() +
          std::chrono::duration_cast<region::Nanoseconds>(std::chrono::duration<double>(seconds));
+}
+
+[[noreturn]] void throw_closed() {
+  client::forget_use();  // this thread knows now
+  throw Closed("the session was closed");
 }
 
 void log(const std::string& what, const shmgemm_completion& completion) {
@@ -50,24 +56,26 @@ class SessionImpl {
   const client::Heap& heap() const { return *heap_; }
   Channel& channel() { return channel_; }
   bool ours() const { return heap_->ours(); }
-  bool closed() const { return closed_.load() || !ours(); }
+  bool closed() const { return closed_->load() || !ours(); }
 
   // Before each op: the engine runs, or runs again.
   void ready() {
     if (!ours()) {
       throw Closed("this session belongs to the process that forked this one; open another here");
     }
-    if (closed_.load()) throw Closed("the session was closed");
-    if (!channel_.failed()) return;
-    const std::lock_guard<std::mutex> lock(lifecycle_);
-    if (closed_.load()) throw Closed("the session was closed");
-    if (channel_.failed()) start_engine();
+    if (closed_->load()) throw_closed();
+    if (channel_.failed()) {
+      const std::lock_guard<std::mutex> lock(lifecycle_);
+      if (closed_->load()) throw_closed();
+      if (channel_.failed()) start_engine();
+    }
+    client::note_use(closed_);
   }
 
   void close() {
     if (!ours()) return;
     const std::lock_guard<std::mutex> lock(lifecycle_);
-    if (closed_.exchange(true)) return;
+    if (closed_->exchange(true)) return;
     monitor_.reset();
     engine_.reset();
     channel_.wait_until_unused(std::chrono::milliseconds(200));
@@ -75,6 +83,7 @@ class SessionImpl {
 
   shmgemm_completion gemm(const GemmCall& call);
   shmgemm_completion call(shmgemm_command command, const char* name);
+  shmgemm_completion run(const shmgemm_command& command, region::Expect expect);
   shmgemm_info info(std::uint8_t device);
   Stats stats() const;
 
@@ -87,6 +96,7 @@ class SessionImpl {
 
  private:
   void start_engine();
+  [[noreturn]] void refuse_device(std::uint8_t device, const std::string& what) const;
   [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
 
   SessionOptions options_;
@@ -95,9 +105,17 @@ class SessionImpl {
   mutable std::mutex lifecycle_;  // of the engine and its monitor
   std::unique_ptr<client::EngineProcess> engine_;
   std::unique_ptr<client::Monitor> monitor_;
-  std::atomic<bool> closed_{false};
+  const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   client::Ledger ledger_;
 };
+
+void SessionImpl::refuse_device(std::uint8_t device, const std::string& what) const {
+  const std::uint32_t last = options_.devices - 1;
+  throw Unsupported(what + ": got sim_device " + std::to_string(device) + "; expected " +
+                    (last == 0 ? "0: the session has one device"
+                               : "0 to " + std::to_string(last) + ": the session has " +
+                                     std::to_string(options_.devices) + " devices"));
+}
 
 // What an engine's refusal means to the caller.
 void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
@@ -129,8 +147,18 @@ void SessionImpl::start_engine() {
   ledger_.count_start();
 }
 
+shmgemm_completion SessionImpl::run(const shmgemm_command& command, region::Expect expect) {
+  try {
+    const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
+    return channel_.wait(id, Channel::kNoDeadline, expect);
+  } catch (const Closed&) {
+    throw_closed();
+  }
+}
+
 shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   ready();
+  if (call.device >= options_.devices) refuse_device(call.device, client::text_of(call));
   const bool profiling = ledger_.profiling();
   const std::uint64_t start_ns = profiling ? client::steady_ns() : 0;
   client::Product product(*heap_, call);
@@ -140,10 +168,9 @@ shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
   if (report) command.report = static_cast<std::uint32_t>(report->offset() / SHMGEMM_BLOCK_ALIGN);
 
-  const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
   const bool is_long = client::macs_of(call) > kLongMacs;
-  const shmgemm_completion completion = channel_.wait(
-      id, Channel::kNoDeadline, is_long ? region::Expect::kLong : region::Expect::kShort);
+  const shmgemm_completion completion =
+      run(command, is_long ? region::Expect::kLong : region::Expect::kShort);
   if (options_.debug) log(client::text_of(call), completion);
   if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, client::text_of(call));
   product.fetch();
@@ -156,9 +183,8 @@ shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
 
 shmgemm_completion SessionImpl::call(shmgemm_command command, const char* name) {
   ready();
-  const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
-  const shmgemm_completion completion =
-      channel_.wait(id, Channel::kNoDeadline, region::Expect::kShort);
+  if (command.device >= options_.devices) refuse_device(command.device, name);
+  const shmgemm_completion completion = run(command, region::Expect::kShort);
   if (options_.debug) log(name, completion);
   if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, name);
   return completion;
@@ -199,7 +225,11 @@ Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
 
 Session::~Session() {
   // In a forked child the threads and locks behind it are not ours to end.
-  if (!impl_->ours()) (void)impl_.release();
+  if (!impl_->ours()) {
+    (void)impl_.release();
+  } else if (!impl_->closed()) {
+    close();
+  }
 }
 
 std::shared_ptr<Session> Session::open(const SessionOptions& options) {
@@ -207,7 +237,7 @@ std::shared_ptr<Session> Session::open(const SessionOptions& options) {
 }
 
 std::shared_ptr<Block> Session::allocate(std::uint64_t bytes) {
-  if (impl_->closed()) throw Closed("the session was closed");
+  if (impl_->closed()) throw_closed();
   return client::allocate_or_throw(impl_->heap(), bytes);
 }
 
@@ -257,14 +287,17 @@ std::uint64_t Session::submit(shmgemm_command command) {
 }
 
 shmgemm_completion Session::wait(std::uint64_t id, double timeout_s) {
-  if (impl_->closed()) throw Closed("the session was closed");
+  if (impl_->closed()) throw_closed();
   return impl_->channel().wait(id, deadline_after(timeout_s), region::Expect::kShort);
 }
 
 Stats Session::stats() const { return impl_->stats(); }
 void Session::set_profiling(bool on) { impl_->ledger().set_profiling(on); }
 std::vector<OpRecord> Session::take_records() { return impl_->ledger().take_records(); }
-void Session::close() { impl_->close(); }
+void Session::close() {
+  impl_->close();
+  client::forget_use();
+}
 bool Session::closed() const { return impl_->closed(); }
 int Session::engine_pid() const { return impl_->engine_pid(); }
 int Session::region_fd() const { return impl_->heap().region().fd(); }

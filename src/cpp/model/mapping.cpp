@@ -57,8 +57,8 @@ class Mapper {
   }
 
  private:
-  // The square tile whose loads take as long as its work (and whose streams are worth the filling of
-  // an array), or a flat one of the same size.
+  // The square tile whose loads take as long as its work (and whose streams are worth the filling
+  // of an array), or a flat one of the same size.
   void balance() {
     const std::uint64_t macs = machine_.core_macs_per_cycle();
     std::uint64_t side = kUnlimitedSide;

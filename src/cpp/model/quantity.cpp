@@ -100,6 +100,10 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
+bool is_negative_number(std::string_view text) {
+  return text.size() > 1 && text[0] == '-' && std::isdigit(static_cast<unsigned char>(text[1]));
+}
+
 std::string_view take_digits(std::string_view& text) {
   std::size_t length = 0;
   while (length < text.size() && std::isdigit(static_cast<unsigned char>(text[length]))) ++length;
@@ -121,6 +125,7 @@ std::uint64_t number(std::string_view digits) {
 std::uint64_t parse_quantity(const Parameter& parameter, const std::string& text) {
   const UnitInfo& unit = info_of(parameter.unit);
   std::string_view rest = trim(text);
+  if (is_negative_number(rest)) refuse(parameter, text, "out of range; ");
   const std::string_view whole = take_digits(rest);
   std::string_view fraction;
   if (!rest.empty() && rest.front() == '.') {

@@ -28,7 +28,7 @@ struct SHMGEMM_EXCEPTION RegionFull
 struct SHMGEMM_EXCEPTION Unsupported : Error {  // a shape, type or platform that cannot work
   using Error::Error;
 };
-struct Closed
+struct SHMGEMM_EXCEPTION Closed
     : Error {  // the session was closed, or belongs to the process this one was forked from
   using Error::Error;
 };

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from shmgemm import errors as errors
     from shmgemm._tensors import empty as empty
     from shmgemm._tensors import to_region as to_region
+    from shmgemm.functional import offload_functional as offload_functional
     from shmgemm.nn import DeviceLinear as DeviceLinear
     from shmgemm.offload import offload_ as offload_
-    from shmgemm.offload import offload_functional as offload_functional
     from shmgemm.offload import restore_ as restore_
     from shmgemm.ops import gemm as gemm
     from shmgemm.ops import linear as linear
@@ -46,7 +46,7 @@ _HOMES = {
     "DeviceLinear": ("nn", None),
     "offload_": ("offload", None),
     "restore_": ("offload", None),
-    "offload_functional": ("offload", None),
+    "offload_functional": ("functional", None),
     "profile": ("profiling", "profiling"),
     "stats": ("profiling", "profiling"),
 }
@@ -75,7 +75,9 @@ def __getattr__(name: str) -> Any:
         with_torch, without = _HOMES[name]
         home = with_torch if _has_torch() else without
         if home is None:
-            raise ImportError(f"shmgemm.{name} needs torch, which is not installed")
+            raise ImportError(
+                f"shmgemm.{name} needs torch, which is not installed: pip install torch"
+            )
         value = getattr(importlib.import_module(f"shmgemm.{home}"), name)
     elif name in _ERRORS:
         value = getattr(importlib.import_module("shmgemm.errors"), name)

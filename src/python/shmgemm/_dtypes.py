@@ -26,6 +26,8 @@ FLOATS: Final = frozenset({FLOAT32, FLOAT16, BFLOAT16})
 INPUTS: Final = FLOATS | {INT8}
 INPUT_NAMES: Final = "float32, float16, bfloat16 or int8"
 
+MAX_DEVICES: Final = 255  # of one session
+
 
 def output_code(input_code: int, wanted: int | None) -> int | None:
     """The output type of a product; None where devices cannot make `wanted` of `input_code`."""
@@ -37,6 +39,8 @@ def output_code(input_code: int, wanted: int | None) -> int | None:
 
 
 def check_sim_device(sim_device: object) -> None:
-    """Unsupported for what no device can be numbered; whether it is there the engine says."""
-    if not isinstance(sim_device, int) or not 0 <= sim_device <= 255:
-        raise Unsupported(f"got sim_device {sim_device!r}; expected a device number from 0 to 255")
+    """Unsupported for what no device can be numbered; whether it is there the session says."""
+    if not isinstance(sim_device, int) or not 0 <= sim_device < MAX_DEVICES:
+        raise Unsupported(
+            f"got sim_device {sim_device!r}; expected a device number from 0 to {MAX_DEVICES - 1}"
+        )

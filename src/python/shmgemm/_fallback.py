@@ -11,7 +11,7 @@ import warnings
 from typing import NamedTuple
 
 from shmgemm import session, settings
-from shmgemm.errors import FallbackWarning, ShmgemmError, Unsupported
+from shmgemm.errors import FallbackWarning, SessionClosed, ShmgemmError, Unsupported
 
 
 class Counters(NamedTuple):
@@ -49,8 +49,11 @@ def is_strict() -> bool:
 
 
 def fall(error: ShmgemmError, op: str, m: int, n: int, k: int, batch: int) -> None:
-    """Count and warn that the CPU is about to compute a product; raise where it must not."""
-    if isinstance(error, Unsupported) or is_strict():
+    """Count and warn that the CPU is about to compute a product; raise where it must not.
+
+    A closed session is no failure of the device: whoever computed on it is told.
+    """
+    if isinstance(error, (Unsupported, SessionClosed)) or is_strict():
         raise error
     global _counters
     with _lock:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _files
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ COLUMNS = ("LayerID", *_COLUMNS, "Version", "Preset", "Preset Hash", "Numerics")
 
 def write_csv(path: str | Path, records: Sequence[Record], machines: Sequence[Machine]) -> Path:
     path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (
+        _files.named("cannot write", path),
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for index, record in enumerate(records):

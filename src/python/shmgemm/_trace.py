@@ -14,6 +14,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _files
 from ._activity import KINDS, placed, stretches
 from ._tables import shape_text
 from ._version import __version__
@@ -210,5 +211,6 @@ def write(path: str | Path, records: Sequence[Record], machines: Sequence[Machin
             *_host(records),
         ],
     }
-    path.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+    with _files.named("cannot write", path):
+        path.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
     return path

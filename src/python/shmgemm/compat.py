@@ -5,7 +5,14 @@ from shmgemm.compat import DeviceGEMM, DeviceLinear, device_gemm
 
 from __future__ import annotations
 
-from torch import Tensor
+try:
+    from torch import Tensor
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError(
+        "shmgemm.compat needs torch, which is not installed: pip install torch"
+    ) from None
 
 from shmgemm.nn import DeviceLinear
 from shmgemm.ops import gemm

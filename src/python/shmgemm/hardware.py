@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from . import _core
+from . import _core, _files
 
 DEFAULT_PRESET = "tpu_v3"
 _TEXT_KEYS = ("description", "source", "note")
@@ -88,6 +88,8 @@ def presets() -> list[str]:
 def load(
     hardware: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    place: str = "hardware",
 ) -> Hardware:
     """A checked description.
 
@@ -97,12 +99,13 @@ def load(
             model is known once `plugins.load` has loaded it.
         overrides: parameters that replace those of `hardware`. An overriding `model` also drops
             what it does not know.
+        place: where `hardware` was given, for errors.
 
     Raises:
         ValueError: an unknown preset or key, a wrong unit, a value outside the legal range.
-        FileNotFoundError: a path without a file.
+        OSError: a path without a readable file.
     """
-    base = _describe(DEFAULT_PRESET if hardware is None else hardware)
+    base = _describe(DEFAULT_PRESET if hardware is None else hardware, place)
     parameters = _check(base.values, base.place)
     changes: dict[str, str] = {}
     if overrides:
@@ -124,26 +127,26 @@ def load(
     )
 
 
-def _describe(hardware: str | Path | Mapping[str, Any]) -> _Description:
+def _describe(hardware: str | Path | Mapping[str, Any], place: str) -> _Description:
     if isinstance(hardware, Mapping):
-        place = "hardware 'custom'"
-        values = {str(key): _as_text(key, value, place) for key, value in hardware.items()}
+        custom = "hardware 'custom'"
+        values = {str(key): _as_text(key, value, custom) for key, value in hardware.items()}
         return _Description("custom", values)
     if isinstance(hardware, Path) or hardware.endswith(".toml") or "/" in hardware:
         path = Path(hardware).expanduser()
-        return _parse(path.read_text(encoding="utf-8"), path.stem, str(path))
+        with _files.named(f"{place} =", path):
+            content = path.read_bytes()
+        return _parse(content, path.stem, str(path))
     if hardware not in presets():
-        raise ValueError(
-            f"hardware = {hardware!r}: no such preset; {_suggest(hardware, presets())}"
-        )
+        raise ValueError(f"{place} = {hardware!r}: no such preset; {_suggest(hardware, presets())}")
     entry = resources.files(__package__) / "presets" / f"{hardware}.toml"
-    return _parse(entry.read_text(encoding="utf-8"), hardware, str(entry))
+    return _parse(entry.read_bytes(), hardware, str(entry))
 
 
-def _parse(text: str, name: str, path: str) -> _Description:
+def _parse(data: bytes, name: str, path: str) -> _Description:
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
     known = [*_TEXT_KEYS, *_LIST_KEYS, "hardware"]
     for key, value in content.items():

@@ -193,7 +193,8 @@ class DeviceMultiheadAttention(DeviceLayer, nn.MultiheadAttention):
         mask = None
         if attn_mask is not None:
             mask = _additive(attn_mask, q.dtype)
-            mask = mask if mask.dim() == 2 else mask.view(-1, self.num_heads, *mask.shape[1:])
+            if mask.dim() == 3:
+                mask = mask.view(q.shape[0], self.num_heads, *mask.shape[1:])
         if key_padding_mask is not None:
             padding = _additive(key_padding_mask, q.dtype)[:, None, None, :]
             mask = padding if mask is None else mask + padding
@@ -217,7 +218,9 @@ class DeviceMultiheadAttention(DeviceLayer, nn.MultiheadAttention):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        q, k, v = (x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (
+            x.view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2) for x in (q, k, v)
+        )
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:

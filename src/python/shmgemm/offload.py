@@ -9,18 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from torch.overrides import TorchFunctionMode
 
 from shmgemm import _tensors, session, settings
 from shmgemm import nn as device_nn
 from shmgemm._dtypes import FLOATS, check_sim_device
-from shmgemm._library import gemm_op, linear_op
 from shmgemm.errors import RegionFull, Unsupported
 
 Filter = Callable[[nn.Module, str], bool]
@@ -45,12 +42,16 @@ class OffloadReport:
 
     offloaded: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
-    staged: list[str] = field(default_factory=list)  # offloaded, but their weights found no room
+    no_room: list[str] = field(default_factory=list)  # offloaded, but not all weights are placed
 
     def __str__(self) -> str:
         lines = [f"on the device: {len(self.offloaded)} layers"]
-        if self.staged:
-            lines.append(f"copied at each call, no room in the region: {', '.join(self.staged)}")
+        if self.no_room:
+            lines.append(
+                f"no room in the region for the weights of: {', '.join(self.no_room)}; a call"
+                " copies them if there is room by then, else it runs on the CPU with a"
+                " FallbackWarning (strict: RegionFull); open a larger region"
+            )
         lines += [
             f"left on the CPU: {name or 'the model'}: {why}" for name, why in self.left.items()
         ]
@@ -76,13 +77,18 @@ def offload_(
         min_rows, min_macs: a call below either stays on the CPU, and is counted.
         sim_device: the device's number, or a function of (module, name) that returns it.
         place: move the weights into the region, opening a session large enough where none is open;
-            a weight without room is copied at each call. False copies all of them at each call.
+            the report names layers without room for theirs. False copies them at each call.
+
+    Raises Unsupported for what is no module, a threshold below 0, and a device that the open
+    session does not have; the model is then as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise Unsupported(f"offload_: got {type(model).__name__}; expected an nn.Module")
     for name, value in (("min_rows", min_rows), ("min_macs", min_macs)):
         if not isinstance(value, int) or value < 0:
             raise Unsupported(f"offload_: got {name} {value!r}; expected a whole number, 0 or more")
     report = OffloadReport()
-    changed: dict[str, nn.Module] = {}
+    chosen: list[_Choice] = []
     owned = _inner_projections(model)
     for name, module in list(model.named_modules()):
         if id(module) in owned:
@@ -99,11 +105,14 @@ def offload_(
         if why:
             report.left[name] = why
             continue
-        _swap(module, name, target, min_rows, min_macs, sim_device)
-        report.offloaded.append(name)
-        changed[name] = module
+        device = sim_device(module, name) if callable(sim_device) else sim_device
+        _check_device(device, name)
+        chosen.append(_Choice(name, module, target, device))
+    for choice in chosen:
+        _swap(choice, min_rows, min_macs)
+        report.offloaded.append(choice.name)
     if place:
-        report.staged = _place(changed)
+        report.no_room = _place({choice.name: choice.module for choice in chosen})
     _switch_off_fused_paths(model)
     if not report.offloaded:
         warnings.warn(
@@ -114,6 +123,8 @@ def offload_(
 
 def restore_(model: nn.Module) -> int:
     """Undo offload_: the layers become what they were. Returns how many there were."""
+    if not isinstance(model, nn.Module):
+        raise Unsupported(f"restore_: got {type(model).__name__}; expected an nn.Module")
     restored = 0
     for module in model.modules():
         for name, value in module.__dict__.pop("_shmgemm_switched_off", {}).items():
@@ -195,21 +206,35 @@ def _why_left(module: nn.Module) -> str | None:
     return None
 
 
-def _swap(
-    module: nn.Module,
-    name: str,
-    target: type[nn.Module],
-    min_rows: int,
-    min_macs: int,
-    sim_device: Placement,
-) -> None:
-    device = sim_device(module, name) if callable(sim_device) else sim_device
-    check_sim_device(device)
-    if type(module) is not target:
+class _Choice(NamedTuple):
+    """A layer to offload: the class it gets, and the device."""
+
+    name: str
+    module: nn.Module
+    target: type[nn.Module]
+    sim_device: int
+
+
+def _check_device(sim_device: int, layer: str) -> None:
+    check_sim_device(sim_device)
+    opened = session.current_or_none()
+    if opened is not None and sim_device >= opened.devices:
+        raise Unsupported(
+            f"offload_: got sim_device {sim_device} for layer {layer!r}; expected less than"
+            f" {opened.devices}, the number of devices of the open session"
+        )
+
+
+def _swap(choice: _Choice, min_rows: int, min_macs: int) -> None:
+    module = choice.module
+    if type(module) is not choice.target:
         module.__dict__["_shmgemm_original"] = type(module)
-        module.__class__ = target
+        module.__class__ = choice.target
     module.__dict__.update(
-        sim_device=device, min_rows=min_rows, min_macs=min_macs, _shmgemm_fqn=name
+        sim_device=choice.sim_device,
+        min_rows=min_rows,
+        min_macs=min_macs,
+        _shmgemm_fqn=choice.name,
     )
 
 
@@ -234,7 +259,9 @@ def _open_for(weight_bytes: int) -> None:
         try:
             session.open(region=region_bytes)
             return
-        except RegionFull:  # more than the machine has: the smaller one, and some weights staged
+        except (
+            RegionFull
+        ):  # more than the machine has: the smaller one, and no room for some weights
             pass
     session.current()
 
@@ -254,51 +281,3 @@ def _switch_off(module: nn.Module, name: str, value: object) -> None:
     saved = module.__dict__.setdefault("_shmgemm_switched_off", {})
     saved.setdefault(name, getattr(module, name))
     setattr(module, name, value)
-
-
-class offload_functional(TorchFunctionMode):
-    """`with offload_functional():` runs F.linear, torch.matmul, `@`, mm and bmm on the device.
-
-    Products of other types, of vectors and of tensors elsewhere stay with torch, as do those inside
-    torch's own composite functions (F.multi_head_attention_forward, for one).
-    """
-
-    def __init__(self, *, sim_device: int = 0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        check_sim_device(sim_device)
-        self.sim_device = sim_device
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if not kwargs and func in _PRODUCTS and _fits(args[:2]):
-            return gemm_op(*args, sim_device=self.sim_device)
-        if func is F.linear and _fits(args[:2]):
-            return linear_op(*args, **kwargs, sim_device=self.sim_device)
-        return func(*args, **kwargs)
-
-
-_PRODUCTS = frozenset(
-    (
-        torch.matmul,
-        torch.mm,
-        torch.bmm,
-        Tensor.matmul,
-        Tensor.__matmul__,
-        Tensor.mm,
-        Tensor.bmm,
-    )
-)
-
-
-def _fits(operands: tuple[Any, ...]) -> bool:
-    return len(operands) == 2 and all(
-        isinstance(x, Tensor)
-        and x.dim() >= 2
-        and x.device.type == "cpu"
-        and x.layout is torch.strided
-        and _tensors.CODES.get(x.dtype) in FLOATS
-        and x.dtype is operands[0].dtype
-        for x in operands
-    )

@@ -28,16 +28,22 @@ class Session:
 
     `core` is the compiled session, `hardware` the checked description, `numerics` "fast" or
     "bit_accurate", `strict` whether a device error is raised where an op would otherwise fall back
-    to the CPU.
+    to the CPU, `devices` how many there are.
     """
 
     def __init__(
-        self, core: _core.Session, described: hardware.Hardware, numerics: str, strict: bool
+        self,
+        core: _core.Session,
+        described: hardware.Hardware,
+        numerics: str,
+        strict: bool,
+        devices: int,
     ) -> None:
         self.core = core
         self.hardware = described
         self.numerics = numerics
         self.strict = strict
+        self.devices = devices
         self._former: Session | None = None
         self._pid = os.getpid()
         _sessions.add(self)
@@ -72,7 +78,10 @@ class Session:
         self.core.reset(device)
 
     def close(self) -> None:
-        """End the engine; tensors in the region stay valid. Closing twice is no error."""
+        """End the engine; tensors in the region stay valid. Closing twice is no error.
+
+        Other threads that computed on it get SessionClosed from their op, or from their next one.
+        """
         if _core.current_session_or_none() is self.core:
             _make_current(None)
         self.core.close()
@@ -86,9 +95,10 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # The former first: a thread that computes meanwhile must find one of them.
         if self._former is not None and not self._former.closed:
             _make_current(self._former)
+        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"engine pid {self.core.engine_pid}"
@@ -161,7 +171,8 @@ def open(
 
 
 def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Session:
-    given = {name: settings.resolve(name, value) for name, value in arguments.items()}
+    found = {name: settings.resolve_with_origin(name, arguments[name]) for name in arguments}
+    given = {name: resolved.value for name, resolved in found.items()}
     if given["engine"] != "embedded":
         raise Unsupported(
             f"engine={given['engine']!r} is not part of this version; engine='embedded' is"
@@ -169,7 +180,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
     if given["guest"]:
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
     models_from = plugins.load(arguments["plugins"])
-    described = hardware.load(given["hardware"], parameters)
+    described = hardware.load(given["hardware"], parameters, place=found["hardware"].place)
     core = _core.Session(
         engine_path=given["engine_path"] or default_engine_path(),
         parameters=described.parameters,
@@ -181,7 +192,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
-    return Session(core, described, given["numerics"], given["strict"])
+    return Session(core, described, given["numerics"], given["strict"], given["devices"])
 
 
 def default_engine_path() -> str:

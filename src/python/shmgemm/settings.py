@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _core
+from . import _core, _files
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
@@ -34,10 +34,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A value and its origin: "argument", a variable's name, a file's path or "default"."""
+    """A value, its origin ("argument", a variable's name, a file's path or "default"), its place.
+
+    The place is how an error names it: "environment SHMGEMM_HARDWARE".
+    """
 
     value: Any
     origin: str
+    place: str
 
 
 def _parse_bool(value: Any) -> bool:
@@ -179,17 +183,19 @@ def resolve_with_origin(name: str, argument: Any = None, default: Any = None) ->
     """As `resolve`, and where the value came from."""
     setting = SETTINGS[name]
     if argument is not None:
-        return Resolved(_parse(setting, argument, f"argument {name}"), "argument")
+        place = f"argument {name}"
+        return Resolved(_parse(setting, argument, place), "argument", place)
     if setting.variable in os.environ:
-        text = os.environ[setting.variable]
-        return Resolved(_parse(setting, text, f"environment {setting.variable}"), setting.variable)
+        text, place = os.environ[setting.variable], f"environment {setting.variable}"
+        return Resolved(_parse(setting, text, place), setting.variable, place)
     path = config_path()
     if path is not None:
         table = _read(path)
         if name in table:
-            value = _parse(setting, table[name], f"{path}: [session] {name}")
-            return Resolved(_relative_to(path, setting, value), str(path))
-    return Resolved(setting.default if default is None else default, "default")
+            place = f"{path}: [session] {name}"
+            value = _parse(setting, table[name], place)
+            return Resolved(_relative_to(path, setting, value), str(path), place)
+    return Resolved(setting.default if default is None else default, "default", f"default {name}")
 
 
 def config_path() -> Path | None:
@@ -226,7 +232,8 @@ def _relative_to(config: Path, setting: Setting, value: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with _files.named("settings file", path):
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
     for key in content:

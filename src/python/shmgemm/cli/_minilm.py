@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     sentences = list(args.sentence or SENTENCES)
     with open_session(args) as session, torch.inference_mode():
         print(describe(session, args), file=sys.stderr)
+        out = _report.folder(args.out, "minilm", session)
         tokenizer, model = load(folder)
         inputs = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
         plain = model(**inputs)
@@ -117,7 +118,6 @@ def run(args: argparse.Namespace) -> int:
         difference = max(float((ours - theirs).abs().max()) for theirs, ours in pairs)
         vectors = embed(simulated.last_hidden_state, inputs["attention_mask"])
         similarity = vectors @ vectors.T
-        out = _report.folder(args.out, "minilm", session)
         files = _report.write_files(prof, out, "minilm")
 
     if args.json:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import _files
 from .._tables import seconds_text
 
 if TYPE_CHECKING:
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 
 
 def folder(given: str | None, what: str, session: Session) -> Path:
-    """The folder for the files, made: `given`, or ./out/WHAT-PRESET."""
+    """The folder for the files, made: `given`, or ./out/WHAT-PRESET.
+
+    Asked for before the run, so that a folder that cannot be made costs nobody an hour.
+    """
     name = re.sub(r"[^\w.+=-]+", "_", f"{what}-{session.hardware.label}")
     path = Path(given) if given else Path("out") / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    with _files.named("cannot make the folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path.absolute()  # a script may change the working directory
 
 
 def write_files(profile: Profile, out: Path, name: str) -> dict[str, str]:

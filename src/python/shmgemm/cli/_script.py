@@ -12,12 +12,15 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _report
 from ._options import describe, open_session
+
+if TYPE_CHECKING:
+    from ..profiling import Profile
 
 
 @contextmanager
@@ -88,6 +91,20 @@ def _run_script(script: Path, arguments: list[str]) -> int:
     return 0
 
 
+def _write_files(prof: Profile, out: Path, name: str, out_was_given: bool) -> dict[str, str]:
+    """The run's files; none where nothing was simulated, as there is nothing to put into them."""
+    if prof.records:
+        return _report.write_files(prof, out, name)
+    print(
+        "shmgemm: nothing was simulated: no linear layer was called; no files were written",
+        file=sys.stderr,
+    )
+    if not out_was_given:
+        with suppress(OSError):  # an earlier run may have left files there
+            out.rmdir()
+    return {}
+
+
 def run(args: argparse.Namespace) -> int:
     script = Path(args.target)
     if not script.is_file():
@@ -96,17 +113,18 @@ def run(args: argparse.Namespace) -> int:
 
     with open_session(args) as session:
         print(describe(session, args), file=sys.stderr)
+        out = _report.folder(args.out, script.stem, session)
         stdout = sys.stderr if args.json else sys.stdout
         with redirect_stdout(stdout), _offloading() as left, profile() as prof:
             code = _run_script(script, args.arguments)
-        out = _report.folder(args.out, script.stem, session)
-        files = _report.write_files(prof, out, script.name)
-    if not prof.records:
-        print("shmgemm: nothing was simulated: no linear layer was called", file=sys.stderr)
+        files = _write_files(prof, out, script.name, bool(args.out))
     if args.json:
         print(json.dumps(_report.as_json(prof, files, exit_code=code, left_on_cpu=left), indent=2))
     else:
-        _report.print_profile(prof)
+        if prof.records:
+            _report.print_profile(prof)
+        else:
+            print(prof.coverage)
         for name, why in left.items():
             print(f"left on the CPU: {name}: {why}")
         _report.print_files(files)

@@ -88,8 +88,7 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
     if not whole:
         axes.set_axis_off()
         axes.set_title("no products were simulated", loc="left")
-        figure.savefig(path)
-        return path
+        return _style.save(figure, path)
     machine = profile.machines[0]
     longest = max(group.cycles for group in found)
     unit, second = _style.time_unit(longest / machine.clock_hz)
@@ -126,5 +125,4 @@ def layers(profile: Profile, path: str | Path, name: str = "") -> Path:
         ha="left",
     )
     _style.legend_above(axes, axes.get_legend_handles_labels()[0])
-    figure.savefig(path)
-    return path
+    return _style.save(figure, path)

@@ -116,8 +116,7 @@ def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     found = points(records)
     if not found:
         axes.set_title("no products were simulated", loc="left")
-        figure.savefig(path)
-        return path
+        return _style.save(figure, path)
     machine = profile.machines[0]
     peak = 2.0 * max(r.peak_macs_per_cycle for r in records) * machine.clock_hz
     memory = bandwidth(machine)
@@ -146,5 +145,4 @@ def roofline(profile: Profile, path: str | Path, name: str = "") -> Path:
     rest = len(found) - MOST_SHAPES
     title = "MxNxK" + (f" (grey: {rest} more shapes)" if rest > 0 else "")
     axes.legend(title=title, loc="best", frameon=False, alignment="left")
-    figure.savefig(path)
-    return path
+    return _style.save(figure, path)

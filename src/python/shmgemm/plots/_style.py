@@ -5,11 +5,15 @@ units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .. import _files
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..profiling import Profile
 
@@ -17,6 +21,13 @@ BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072b2", "#56b4e9", "#009e73", "#e69f00"
 PURPLE, VIOLET, NAVY, DARK = "#cc79a7", "#7f3c8d", "#08306b", "#444444"
 GREY, LINES, TEXT = "#bbbbbb", "#dddddd", "#555555"
 DPI = 130
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """In the format of the path's ending; an OSError names the file."""
+    with _files.named("cannot write", path):
+        figure.savefig(path)
+    return path
 
 
 def plain(axes: Axes) -> None:

@@ -162,8 +162,7 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
     figure = Figure(figsize=(12, 5.6), dpi=_style.DPI, layout="constrained")
     if not any(record.cycles for record in records):
         figure.suptitle("no products were simulated")
-        figure.savefig(path)
-        return path
+        return _style.save(figure, path)
     machine, ops = profile.machines[0], placed(records)
     first = min(start for _, start in ops)
     ops = [(record, start - first) for record, start in ops]
@@ -194,8 +193,7 @@ def timeline(profile: Profile, path: str | Path, name: str = "") -> Path:
         _draw_groups(band, groups, scale)
     else:
         band.axis("off")
-    figure.savefig(path)
-    return path
+    return _style.save(figure, path)
 
 
 def _mark(

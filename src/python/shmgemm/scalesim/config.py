@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import _files
+
 DATAFLOWS = ("os", "ws", "is")
 _MAX_ARRAY = 65536
 _MAX_SRAM_KB = 1 << 40
@@ -53,7 +55,9 @@ def read(path: str | Path) -> Architecture:
             has no closed form (sparsity; with USER also custom layouts and Ramulator traces).
         OSError: the file cannot be read.
     """
-    cfg = _Cfg(str(path), Path(path).read_bytes())
+    with _files.named("cannot read", path):
+        content = Path(path).read_bytes()
+    cfg = _Cfg(str(path), content)
     user = cfg.choice("run_presets", "InterfaceBandwidth", ("USER", "CALC")) == "USER"
     cfg.refuse("sparsity", "SparsitySupport", "sparse layers are not modelled")
     if user:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _core
+from .. import _core, _files
 from ..hardware import Hardware, load
 from . import buffers
 from .accesses import Stream, streams
@@ -124,7 +124,8 @@ def simulate(architecture: Architecture, layers: Sequence[Layer], hardware: Hard
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
     """Write the three files as SCALE-Sim formats them; a value that a model has not is empty."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with _files.named("cannot make the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, columns in COLUMNS.items():
         lines = [", ".join(columns)]
@@ -132,7 +133,8 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
             values = (row.values[column] for column in columns[1:])
             lines.append(", ".join([str(number), *("" if v is None else str(v) for v in values)]))
         paths.append(folder / name)
-        paths[-1].write_text("".join(f"{line},\n" for line in lines), encoding="utf-8")
+        with _files.named("cannot write", paths[-1]):
+            paths[-1].write_text("".join(f"{line},\n" for line in lines), encoding="utf-8")
     return paths
 
 

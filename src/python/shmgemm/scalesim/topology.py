@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import _files
 from .config import decode
 
 _MAX_DIMENSION = 2**32 - 1
@@ -51,7 +52,9 @@ def write(path: str | Path, layers: list[Layer]) -> None:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every line after the first that is not blank."""
-    lines = decode(str(path), Path(path).read_bytes()).splitlines()
+    with _files.named("cannot read", path):
+        content = Path(path).read_bytes()
+    lines = decode(str(path), content).splitlines()
     if not lines:
         raise ValueError(f"{path}:1: the file is empty: expected a header line")
     header = _fields(lines[0])
