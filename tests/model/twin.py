@@ -136,7 +136,8 @@ def output_tile(machine: Machine, product: Product) -> tuple[int, int]:
     side = 2**31
     if machine.memory_bw is not None:
         macs = machine.rows * machine.cols * machine.arrays
-        side = ceil(2 * e * macs * cycles_per_byte(machine))
+        side = min(side, ceil(2 * e * macs * cycles_per_byte(machine)))
+    side = max(side, machine.rows + machine.cols)
     x, y = up(side, gm), up(side, gn)
     tm, tn = min(M, x), min(N, y)
     if tm < x:
@@ -153,7 +154,7 @@ def output_tile(machine: Machine, product: Product) -> tuple[int, int]:
     # 3. accumulator
     sums = Fraction(machine.accumulator, 2) / SUM_BYTES
     if tm * tn > sums:
-        wanted = max(isqrt(floor(sums)), floor(sums / tm))
+        wanted = max(min(isqrt(floor(sums)), floor(sums / gm)), floor(sums / tm))
         if wanted < tn:
             tn = max(min(N, gn), down(wanted, gn))
         if floor(sums / tn) < tm:

@@ -89,13 +89,13 @@ bool client::interrupted() {
   return check != nullptr && check();
 }
 
+void set_program_ending() { ending.store(true); }
+bool program_ending() { return ending.load(std::memory_order_relaxed); }
+
 void client::note_use(const ClosedFlag& closed) {
   if (thread_session_closed != closed) thread_session_closed = closed;
 }
 void client::forget_use() { thread_session_closed.reset(); }
-
-void set_program_ending() { ending.store(true); }
-bool program_ending() { return ending.load(std::memory_order_relaxed); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }

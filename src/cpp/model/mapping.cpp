@@ -57,13 +57,15 @@ class Mapper {
   }
 
  private:
-  // The square tile whose loads take as long as its work, or a flat one of the same size.
+  // The square tile whose loads take as long as its work (and whose streams are worth the filling
+  // of an array), or a flat one of the same size.
   void balance() {
     const std::uint64_t macs = machine_.core_macs_per_cycle();
     std::uint64_t side = kUnlimitedSide;
     if (machine_.memory_bw != 0) {
       side = std::min(side, transfer_cycles(machine_, 2 * shape_.input_bytes * macs));
     }
+    side = std::max(side, machine_.array.rows + machine_.array.columns);
     const std::uint64_t x = round_up(side, granules_.m), y = round_up(side, granules_.n);
     tile_.m = std::min(shape_.m, x);
     tile_.n = std::min(shape_.n, y);
@@ -83,7 +85,8 @@ class Mapper {
   void fit_accumulator() {
     const std::uint64_t sums = machine_.half_c_bytes / kSumBytes;
     if (tile_.m <= sums / tile_.n) return;
-    const std::uint64_t columns = std::max(square_root(sums), sums / tile_.m);
+    const std::uint64_t columns =
+        std::max(std::min(square_root(sums), sums / granules_.m), sums / tile_.m);
     if (columns < tile_.n) {
       tile_.n = std::max(std::min(shape_.n, granules_.n), round_down(columns, granules_.n));
     }

@@ -171,13 +171,13 @@ def _linear_below(
 def _unpack_dual(tensor: Tensor | None) -> tuple[Any, Tensor | None]:
     if tensor is None:
         return None, None
-    primal, tangent = torch._VF._unpack_dual(tensor, level=0)  # type: ignore[attr-defined]
+    primal, tangent = torch._VF._unpack_dual(tensor, level=0)
     return primal, tangent
 
 
 def _make_dual(result: Tensor, tangents: list[Tensor]) -> Tensor:
     tangent = sum(tangents[1:], tangents[0])
-    dual: Tensor = torch._VF._make_dual(result, tangent, level=0)  # type: ignore[attr-defined]
+    dual: Tensor = torch._VF._make_dual(result, tangent, level=0)
     return dual
 
 

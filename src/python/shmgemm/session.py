@@ -35,7 +35,6 @@ class Session:
         self,
         core: _core.Session,
         described: hardware.Hardware,
-        *,
         numerics: str,
         strict: bool,
         devices: int,
@@ -193,13 +192,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
-    return Session(
-        core,
-        described,
-        numerics=given["numerics"],
-        strict=given["strict"],
-        devices=given["devices"],
-    )
+    return Session(core, described, given["numerics"], given["strict"], given["devices"])
 
 
 def default_engine_path() -> str:

@@ -27,11 +27,15 @@ def run(quick: bool = False) -> list[Row]:
 def _rates(quick: bool) -> Iterator[Row]:
     rows = specs("timing")
     for preset in hardware.presets():
-        device = hardware.load(preset)
-        cycles = _core.simulate_gemm(device.parameters, *_LARGE)["cycles"]
-        ours, _ = _time(preset, _LARGE, quick)
         spec = rows[f"rate_{preset}"] if f"rate_{preset}" in rows else rows["rate"]
-        yield spec.named(preset=preset).row(cycles / ours.p50)
+        yield spec.named(preset=preset).row(_rate(preset, _LARGE, quick))
+
+
+def _rate(preset: str, shape: tuple[int, int, int], quick: bool) -> float:
+    """Simulated cycles a microsecond."""
+    cycles = _core.simulate_gemm(hardware.load(preset).parameters, *shape)["cycles"]
+    ours, _ = _time(preset, shape, quick)
+    return float(cycles / ours.p50)
 
 
 def _default_preset(quick: bool) -> Iterator[Row]:
@@ -39,20 +43,13 @@ def _default_preset(quick: bool) -> Iterator[Row]:
     for key, shape in (("tpu_v3_1024", _LARGE), ("tpu_v3_16384", _LARGEST)):
         ours, floor = _time("tpu_v3", shape, quick)
         yield rows[key].row(ours.p50 / 1e3, ours.p99 / 1e3, floor.p50 / 1e3)
-    for shape in _MINILM:
-        yield _shape_row("tpu_v3", shape, quick)
 
 
 def _every_preset(quick: bool) -> Iterator[Row]:
     for preset in hardware.presets():
-        for shape in _DECODE_AND_PREFILL:
-            yield _shape_row(preset, shape, quick)
-
-
-def _shape_row(preset: str, shape: tuple[int, int, int], quick: bool) -> Row:
-    spec = specs("timing")["shape"].named(preset=preset, shape="x".join(map(str, shape)))
-    ours, floor = _time(preset, shape, quick)
-    return spec.row(ours.p50, ours.p99, floor.p50)
+        for shape in (*_MINILM, *_DECODE_AND_PREFILL):
+            spec = specs("timing")["shape"].named(preset=preset, shape="x".join(map(str, shape)))
+            yield spec.row(_rate(preset, shape, quick))
 
 
 def _closed_forms(quick: bool) -> Iterator[Row]:
@@ -69,7 +66,7 @@ def _time(
     m, n, k = shape
     label = device if isinstance(device, str) else device["model"]
     progress(f"timing: {m}x{n}x{k} on {label}")
-    rounds, samples = (2, 5) if quick else (5, 1000)
+    rounds, samples = (2, 5) if quick else (5, 100)
     found = measure("timing", device, m=m, n=n, k=k, rounds=rounds, samples=samples)
     ours, floor = found["ours"], found["floor"]
     assert ours is not None

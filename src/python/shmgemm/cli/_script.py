@@ -91,15 +91,15 @@ def _run_script(script: Path, arguments: list[str]) -> int:
     return 0
 
 
-def _write_files(prof: Profile, out: Path, args: argparse.Namespace) -> dict[str, str]:
+def _write_files(prof: Profile, out: Path, name: str, out_was_given: bool) -> dict[str, str]:
     """The run's files; none where nothing was simulated, as there is nothing to put into them."""
     if prof.records:
-        return _report.write_files(prof, out, Path(args.target).name)
+        return _report.write_files(prof, out, name)
     print(
         "shmgemm: nothing was simulated: no linear layer was called; no files were written",
         file=sys.stderr,
     )
-    if not args.out:
+    if not out_was_given:
         with suppress(OSError):  # an earlier run may have left files there
             out.rmdir()
     return {}
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         stdout = sys.stderr if args.json else sys.stdout
         with redirect_stdout(stdout), _offloading() as left, profile() as prof:
             code = _run_script(script, args.arguments)
-        files = _write_files(prof, out, args)
+        files = _write_files(prof, out, script.name, bool(args.out))
     if args.json:
         print(json.dumps(_report.as_json(prof, files, exit_code=code, left_on_cpu=left), indent=2))
     else:

@@ -24,7 +24,7 @@ DPI = 130
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write it in the format of the path's ending."""
+    """In the format of the path's ending; an OSError names the file."""
     with _files.named("cannot write", path):
         figure.savefig(path)
     return path
