@@ -84,11 +84,11 @@ def test_a_tight_limit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_checks_two_products_against_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--run", "--hardware", "gemmini", "--json"]) == 0
+    assert main(["doctor", "--run", "--hardware", "tiny_4x4_ws", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["trials"]
     assert (first["name"], second["name"]) == ("4x8 @ 8x16", "linear 32x128->256")
-    assert first["cycles"] == 1 * 1 * (2 * 16 + 16 + 4 - 2) - 1  # one fold on a 16 x 16 array
-    assert second["cycles"] == 8 * 16 * (2 * 16 + 16 + 32 - 2) - 1
+    assert first["cycles"] == 2 * 4 * (2 * 4 + 4 + 4 - 2) - 1  # SCALE-Sim's folds on a 4 x 4 array
+    assert second["cycles"] == 32 * 64 * (2 * 4 + 4 + 32 - 2) - 1
     assert 0 < first["largest_difference"] < 1e-4
     assert 0 < second["largest_difference"] < 1e-4
 
