@@ -31,7 +31,7 @@ SIZES = st.integers(1, 40)
 
 
 def hardware(dataflow: str, rows: int, cols: int) -> dict[str, str]:
-    return {"dataflow": dataflow, "rows": str(rows), "cols": str(cols)}
+    return {"model": f"scalesim_{dataflow}", "rows": str(rows), "cols": str(cols)}
 
 
 @pytest.mark.parametrize(("dataflow", "array", "shape", "cycles"), CASES)
@@ -95,9 +95,7 @@ def test_a_figure_that_does_not_fit_is_an_error_not_a_wrap() -> None:
     largest = 2**32 - 1
     with pytest.raises(OverflowError, match=r"M=4294967295 .* exceed 2\^63 - 1"):
         _core.simulate_gemm({}, largest, largest, largest)
-    assert _core.simulate_gemm({"rows": "1", "cols": "1", "dataflow": "os"}, largest, 1, 1)[
-        "cycles"
-    ] == (largest - 1)
+    assert _core.simulate_gemm(hardware("os", 1, 1), largest, 1, 1)["cycles"] == largest - 1
 
 
 def test_bad_hardware_is_a_value_error() -> None:
@@ -113,7 +111,7 @@ def test_models_describe_themselves() -> None:
     assert rows.legal == "from 1 to 65536"
     clock = next(p for p in _core.device_parameters() if p.name == "clock")
     assert clock.unit == "Hz"
-    dataflow = next(p for p in _core.device_parameters() if p.name == "dataflow")
+    dataflow = next(p for p in models["systolic"].parameters if p.name == "dataflow")
     assert dataflow.choices == ["os", "ws", "is"]
 
 

@@ -206,13 +206,18 @@ def test_timing_has_a_row_for_each_preset_and_closed_form(timed: list[harness.Ro
     assert len(set(names)) == len(names)
     assert not any("{" in name for name in names)
     for preset in hardware.presets():
-        (rate,) = (row for row in timed if "per second" in row.name and row.name.endswith(preset))
-        assert (rate.unit, rate.goal) == ("M/s", f"p50 >= {100 if preset == 'tpu_v3' else 10}")
-        assert {f"timing of {shape}, {preset}" for shape in ("1x768x768", "512x768x768")} < {*names}
+        rates = [
+            row for row in timed if "per second" in row.name and row.name.endswith(f", {preset}")
+        ]
+        (large,) = (row for row in rates if "1024^3" in row.name)
+        assert (large.unit, large.goal) == ("M/s", f"p50 >= {100 if preset == 'tpu_v3' else 10}")
+        for shape in ("50x384x384", "5x384x384", "1x768x768", "512x768x768"):
+            (rate,) = (row for row in rates if f", {shape}, " in row.name)
+            assert (rate.unit, rate.goal) == ("M/s", "p50 >= 10")
     for model in timing.CLOSED_FORMS:
         (row,) = (row for row in timed if row.name.endswith(f"closed form {model}"))
         assert row.goal == "p50 <= 1"
-    for shape in ("1024^3", "16384^3", "50x384x384", "50x1536x384", "50x384x1536", "5x384x384"):
+    for shape in ("1024^3", "16384^3"):
         assert f"timing of {shape}, tpu_v3" in names
     assert all(row.p50 > 0 for row in timed)
 

@@ -20,7 +20,7 @@
 namespace shmgemm::model {
 namespace {
 
-constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 31;
+constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 27;  // about half a minute
 
 void check(const GemmShape& shape) {
   if (shape.m == 0 || shape.n == 0 || shape.k == 0 || shape.batch == 0) {
@@ -55,7 +55,7 @@ class Systolic final : public TimingModel {
       throw std::overflow_error(text_of(shape) + ": its cycles, MACs or bytes exceed 2^63 - 1");
     }
     if (op_->mapping.blocks * op_->mapping.k_steps > kMostSteps) {
-      throw std::overflow_error(text_of(shape) + ": more than 2^31 steps on this device");
+      throw std::overflow_error(text_of(shape) + ": more than 2^27 steps on this device");
     }
     timeline_.reset();
     if (shape.timeline) timeline_ = std::make_unique<Timeline>(kTimelineEntries, machine_.cores);
