@@ -66,7 +66,7 @@ TEST(Hardware, UnknownKeyNamesCloseOnesAndAll) {
 TEST(Hardware, EveryParameterIsChecked) {
   expect_parts(refusal({{"rows", "0"}}), {"rows = \"0\"", "from 1 to 4096"});
   expect_parts(refusal({{"rows", "4097"}}), {"out of range"});
-  expect_parts(refusal({{"rows", "-4"}}), {"rows = \"-4\": not a number"});
+  expect_parts(refusal({{"rows", "-4"}}), {"rows = \"-4\": out of range", "from 1 to 4096"});
   expect_parts(refusal({{"cols", "128B"}}), {"cols", "unknown unit \"B\""});
   expect_parts(refusal({{"cols", ""}}), {"cols = \"\": not a number"});
   expect_parts(refusal({{"clock", "940"}}), {"clock", "no unit"});
