@@ -24,18 +24,27 @@
 
 namespace shmgemm::engine {
 
+// One device that a host port serves; what is pointed at outlives the port.
+struct DeviceSetup {
+  model::Hardware hardware;
+  model::Memory* memory = nullptr;     // null: the model has its own
+  DeviceObserver* observer = nullptr;  // null: nobody looks
+};
+
 struct HostPortOptions {
-  std::uint32_t devices = 1;
   std::string engine_name = "embedded";
   std::uint32_t threads = 1;  // told to clients by GET_INFO
   std::function<void(const compute::Gemm&)> compute;
   std::function<void(const std::string&)> log = [](const std::string&) {};  // why an op failed
   model::EventLimits limits;
+  model::Cycle last_cycle = kLastCycle;  // at most kLastCycle
 };
 
 class HostPort {
  public:
-  HostPort(std::shared_ptr<region::Region> region, const model::Hardware& hardware,
+  // One device for each of `setups`, whose clocks are one: std::invalid_argument where they differ
+  // or there is none.
+  HostPort(std::shared_ptr<region::Region> region, const std::vector<DeviceSetup>& setups,
            model::EventQueue& events, HostPortOptions options);
 
   bool poll();  // true: took at least one command
@@ -44,7 +53,8 @@ class HostPort {
   // forgotten it, and that op fails; an event that throws fails the op of its device.
   void run_next();
   void wait(region::Nanoseconds limit);
-  void stop();  // from another thread: ends wait() and makes stopped() true
+  void wake_clients();  // for when this engine ends
+  void stop();          // from another thread: ends wait() and makes stopped() true
   bool stopped() const { return __atomic_load_n(&stopped_, __ATOMIC_SEQ_CST); }
 
  private:
@@ -75,7 +85,6 @@ class HostPort {
   model::EventQueue& events_;
   HostPortOptions options_;
   std::uint64_t clock_hz_;
-  std::string model_name_;
   shmgemm_limits limits_;
   region::Waiter waiter_;
   std::vector<std::unique_ptr<QueuePair>> pairs_;

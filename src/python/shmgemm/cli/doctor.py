@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Unsupported
 from ._options import add_session_options, describe, open_session
 
 WIDTH = 80
@@ -224,8 +225,15 @@ def _program(name: str, program: str, advice: str) -> Finding:
 
 
 def _sst() -> Finding:
-    advice = "for --engine sst install SST (sst-simulator.org) and put its bin/ on PATH"
-    return _program("SST", "sst-config", advice)
+    from .. import sst
+
+    try:
+        installed = sst.find()
+        path, _ = sst.command()
+    except Unsupported as error:
+        return Finding("SST", False, "--engine sst cannot start", False, str(error))
+    built_for = f"element built for {sst.built_for()}"
+    return Finding("SST", True, f"{installed.version}, {built_for} ({path})", False)
 
 
 def _qemu() -> Finding:

@@ -1,0 +1,277 @@
+"""Sessions on SST: start and stop, idling, signals, and every start that cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import (
+    LongProduct,
+    cpu_ticks,
+    finish,
+    is_gone,
+    open_long,
+    open_small,
+    product_is_right,
+    python,
+    read_line,
+    report,
+    wait_for,
+    wait_until_busy,
+)
+
+import shmgemm
+from shmgemm import sst
+from shmgemm.errors import Unsupported
+
+
+def talking_sst(folder: Path) -> tuple[str, Path]:
+    """An `sst` whose standard output goes to a file instead of nowhere."""
+    output = folder / "sst.txt"
+    script = folder / "sst"
+    script.write_text(f'#!/bin/sh\nexec {sst.find().executable} "$@" > {output}\n')
+    script.chmod(0o755)
+    return str(script), output
+
+
+def test_twenty_starts_and_stops_leave_nothing(engine_processes: Callable[[], list[int]]) -> None:
+    open_small().close()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with open_small() as session:
+            pid = session.core.engine_pid
+            assert session.core.noop().status == 0
+        assert is_gone(pid)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert engine_processes() == []
+
+
+def test_products_are_right_and_a_reset_zeroes_the_counters() -> None:
+    with open_small(devices=3) as session:
+        assert product_is_right(session)
+        assert session.info()["ops"] == 1
+        session.reset()
+        assert session.info()["ops"] == 0
+        assert session.info()["devices"] == 3
+
+
+def test_idle_it_sleeps_and_its_time_stands_still() -> None:
+    with open_small() as session:
+        assert product_is_right(session)
+        before = session.info()["now_cycles"]
+        time.sleep(0.3)  # it may have had something to tidy up
+        begin = cpu_ticks(session.core.engine_pid)
+        time.sleep(2)
+        spent = cpu_ticks(session.core.engine_pid) - begin
+        print(f"measured: CPU of an idle SST in 2 s: {spent * 10} ms")
+        assert spent < 100  # a loop that looks all the time would have taken 200 ticks
+        assert session.info()["now_cycles"] == before
+
+
+@pytest.mark.parametrize(("clock", "picoseconds"), [("1GHz", 1000), ("940MHz", 1e6 / 940)])
+def test_ssts_time_is_the_cycles_time(tmp_path: Path, clock: str, picoseconds: float) -> None:
+    program, output = talking_sst(tmp_path)
+    with open_small(engine_path=program, clock=clock) as session:
+        assert product_is_right(session)
+        time.sleep(0.2)
+        assert product_is_right(session)
+        cycles = session.info()["now_cycles"]
+    said = re.search(r"simulated time: ([\d.]+) (\w+)", output.read_text())
+    assert said is not None, output.read_text()
+    scale = {"ps": 1, "ns": 1e3, "us": 1e6, "ms": 1e9}[said[2]]
+    assert float(said[1]) * scale == pytest.approx(cycles * picoseconds, rel=1e-4)
+
+
+def test_a_terminals_ctrl_c_is_the_sessions_alone() -> None:
+    host = python("""
+        session = open_small()
+        print(session.core.engine_pid, flush=True)
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            pass
+        assert product_is_right(session) and session.stats()["engine_starts"] == 1
+        session.close()
+        """)
+    engine = int(read_line(host))
+    os.killpg(host.pid, signal.SIGINT)
+    finish(host)
+    assert is_gone(engine)
+
+
+def test_ctrl_c_interrupts_a_long_product() -> None:
+    host = python("""
+        session = open_long()
+        long = LongProduct(session.core, 100_000)
+        print(session.core.engine_pid, flush=True)
+        try:
+            long.run()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        session.close()
+        """)
+    engine = int(read_line(host))
+    wait_until_busy(engine)
+    os.killpg(host.pid, signal.SIGINT)
+    output, _ = finish(host)
+    assert "interrupted" in output
+    assert is_gone(engine)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_sst_is_a_loss_and_marks_the_region(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program, output = talking_sst(tmp_path)
+    with open_small(engine_path=program) as session:
+        assert product_is_right(session)
+        first = session.core.engine_pid
+        begin = time.monotonic()
+        os.kill(first, number)
+        wait_for(lambda: session.core.engine_pid == 0, "loss noticed")
+        report(f"{number.name} to loss", time.monotonic() - begin)
+        assert "EMERGENCY SHUTDOWN" in output.read_text()
+        assert product_is_right(session)
+        assert session.core.engine_pid != first
+
+
+def test_status_on_request(tmp_path: Path) -> None:
+    program, output = talking_sst(tmp_path)
+    with open_small(engine_path=program) as session:
+        assert product_is_right(session)
+        os.kill(session.core.engine_pid, signal.SIGUSR2)
+        time.sleep(0.3)
+    text = output.read_text()
+    assert re.search(r"host: cycle \d+, waits for its host", text), text
+    assert "device0: device 0, model systolic, 1 commands ended, 0 rejected" in text
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_the_hosts_death_is_its_end(state: str) -> None:
+    host = python(f"""
+        session = open_long()
+        long = LongProduct(session.core, 100_000)
+        print(session.core.engine_pid, flush=True)
+        long.run() if {state == "busy"} else time.sleep(60)
+        """)
+    engine = int(read_line(host))
+    if state == "busy":
+        wait_until_busy(engine)
+    host.kill()
+    host.communicate()
+    report("host killed, SST ended", wait_for(lambda: is_gone(engine), "SST ended"))
+
+
+def test_hardware_that_cannot_be_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        open_small(rows=-1)
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "import sst\n"
+        'sst.Component("host", "shmgemm.HostPort")\n'
+        'sst.Component("device", "shmgemm.GemmDevice").addParams({"rwos": 8})\n'
+    )
+    with pytest.raises(Unsupported, match=r'device .*rwos = "8": unknown parameter; did you mean'):
+        open_small(sst_config=config)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('sst.Component("host", "shmgemm.HostPort").addParam("regoin_fd", 3)', "unknown parameter"),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\nsst.Component("other", "shmgemm.HostPort")',
+            "one shmgemm.HostPort",
+        ),
+        ('sst.Component("host", "shmgemm.HostPort")', "0 shmgemm.GemmDevice"),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\n'
+            'sst.Component("a", "shmgemm.GemmDevice").addParam("device", 1)',
+            "no device 0",
+        ),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\n'
+            'sst.Component("a", "shmgemm.GemmDevice")\n'
+            'sst.Component("b", "shmgemm.GemmDevice")',
+            "is the number of a",
+        ),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\n'
+            'sst.Component("a", "shmgemm.GemmDevice")\n'
+            'sst.Component("b", "shmgemm.GemmDevice").addParams({"device": 1, "clock": "2GHz"})',
+            "need one clock",
+        ),
+        (
+            'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 4)\n'
+            'sst.Component("a", "shmgemm.GemmDevice")',
+            "region",
+        ),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\n'
+            'sst.Component("a", "shmgemm.GemmDevice").addParams({"model": "none_such"})',
+            "none_such",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be(tmp_path: Path, lines: str, message: str) -> None:
+    config = tmp_path / "mine.py"
+    config.write_text(f"import sst\n{lines}\n")
+    with pytest.raises(shmgemm.ShmgemmError, match=message):
+        open_small(sst_config=config)
+
+
+def test_a_configuration_of_ones_own(tmp_path: Path) -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "shmgemm", "sst-config", "--hardware", "gemmini", "--devices", "2"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    config = tmp_path / "mine.py"
+    config.write_text(text)
+    with open_small(sst_config=config, hardware="gemmini", devices=2) as session:
+        assert product_is_right(session)
+    for wrong in ({"hardware": "tpu_v3", "devices": 2}, {"hardware": "gemmini", "devices": 1}):
+        with pytest.raises(ValueError, match="the session was opened with"):
+            open_small(sst_config=config, **wrong)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_small(sst_config=tmp_path / "other.py")
+
+
+def test_no_sst_no_element_and_another_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "sst-config"
+    config.write_text("#!/bin/sh\ncase $1 in --version) echo 3.1.4;; *) echo /nowhere;; esac\n")
+    config.chmod(0o755)
+    (tmp_path / "sst").write_text("#!/bin/sh\n")
+    (tmp_path / "sst").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*was built for SST"):
+            open_small()
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path / "empty"))
+        with pytest.raises(Unsupported, match="no sst-config on PATH: install SST"):
+            open_small()
+    monkeypatch.setattr(sst, "LIBRARY", "libmissing.so")
+    with pytest.raises(Unsupported, match=r"built before SST was there.*install shmgemm again"):
+        open_small()
+
+
+def test_region_is_the_sessions(tmp_path: Path) -> None:
+    """Tensors outlive SST; a long product is cut short by close()."""
+    with open_long() as session:
+        long = LongProduct(session.core, 8)
+        long.run()
+        expected = long.c.copy()
+        os.kill(session.core.engine_pid, signal.SIGKILL)
+        wait_for(lambda: session.core.engine_pid == 0, "loss noticed")
+        assert (long.c == expected).all()
