@@ -23,6 +23,10 @@ class CycleTime {
   model::Cycle cycle(std::uint64_t picoseconds) const {
     return static_cast<model::Cycle>((Wide{picoseconds} * clock_hz_ + kPerSecond - 1) / kPerSecond);
   }
+  // The last cycle that does not lie after a time.
+  model::Cycle reached(std::uint64_t picoseconds) const {
+    return static_cast<model::Cycle>(Wide{picoseconds} * clock_hz_ / kPerSecond);
+  }
   // The last cycle whose time SST can count.
   model::Cycle last() const {
     return static_cast<model::Cycle>(Wide{kLastPicosecond} * clock_hz_ / kPerSecond);

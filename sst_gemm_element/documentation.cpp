@@ -62,6 +62,7 @@ std::deque<Documented> all_parameters() {
   std::deque<Documented> result = {
       {"device", "number by which commands name it, counted from 0 without a gap", "0"},
       {"plugins", "shared objects with timing models of one's own, ':' between them", ""},
+      {"requests", "lines that the memory slot has under way at once (from 1 to 65536)", "128"},
   };
   for (const model::Parameter& parameter : model::device_parameters()) {
     result.push_back(

@@ -4,6 +4,9 @@
 
 #include <sstream>
 
+#include "abi/shmgemm_validate.h"
+#include "cycle_time.h"
+#include "events.h"
 #include "host_port.h"
 #include "model/event_queue.h"
 #include "model/plugin.h"
@@ -23,6 +26,9 @@ GemmDevice::GemmDevice(SST::ComponentId_t id, SST::Params& params) : SST::Compon
     fail(getName() + " (shmgemm.GemmDevice)", model::current_exception_text());
   }
   register_statistics();
+  fill_slot();
+  commands_link_ = configureLink("commands", CycleTime::kTimeBase,
+                                 new SST::Event::Handler<GemmDevice, &GemmDevice::take>(this));
   House& house = House::ours();
   const std::lock_guard<std::mutex> lock(house.mutex);
   const auto [entry, is_new] = house.devices.emplace(index_, this);
@@ -45,15 +51,85 @@ void GemmDevice::describe(SST::Params& params) {
   for (std::string file; std::getline(plugins, file, ':');) {
     if (!file.empty()) model::load_plugin(file);
   }
-  const model::Parameters own(
-      {{"device", model::Unit::kCount, "0", "", 0, kMostDevices - 1, {}}},
-      {{"device", hardware.count("device") == 1 ? hardware["device"] : "0"}});
-  index_ = static_cast<unsigned>(own.count("device"));
-  hardware.erase("device");
   hardware.erase("plugins");
+  model::ParameterMap given;
+  for (const char* name : {"device", "requests"}) {
+    if (auto entry = hardware.extract(name)) given.insert(std::move(entry));
+  }
+  const model::Parameters own({{"device", model::Unit::kCount, "0", "", 0, kMostDevices - 1, {}},
+                               {"requests", model::Unit::kCount, "128", "", 1, 65536, {}}},
+                              given);
+  index_ = static_cast<unsigned>(own.count("device"));
+  requests_ = own.count("requests");
   hardware_ = std::make_unique<model::Hardware>(hardware);
   model::EventQueue unused;
   peak_macs_per_cycle_ = hardware_->create_model(unused, nullptr)->peak_macs_per_cycle();
+}
+
+// Whatever is in the slot gets the requests; a model without a memory leaves it idle.
+void GemmDevice::fill_slot() {
+  using Port = SST::Interfaces::StandardMem;
+  using Handler = Port::Handler<GemmDevice, &GemmDevice::answered>;
+  if (!isUserSubComponentLoadableUsingAPI<Port>("memory")) {
+    if (getSubComponentSlotInfo("memory") != nullptr) {
+      fail(getName(), "what is in its slot \"memory\" is no SST::Interfaces::StandardMem");
+    }
+    return;
+  }
+  memory_ = std::make_unique<StandardMemory>(requests_, [this](std::function<void()> callback) {
+    House::ours().host->post(std::move(callback), index_ + 1);
+  });
+  slot_ = loadUserSubComponent<Port>("memory", SST::ComponentInfo::SHARE_NONE,
+                                     getTimeConverter(CycleTime::kTimeBase), new Handler(this));
+  memory_->connect(slot_);
+}
+
+void GemmDevice::init(unsigned phase) {
+  if (slot_ != nullptr) slot_->init(phase);
+}
+
+void GemmDevice::complete(unsigned phase) {
+  if (slot_ != nullptr) slot_->complete(phase);
+}
+
+void GemmDevice::take(SST::Event* event) {
+  const std::unique_ptr<SST::Event> owned(event);
+  if (const auto* sent = dynamic_cast<CommandEvent*>(event)) return begin(sent->command);
+  fail(getName(), "an event on port \"commands\" is no shmgemm.CommandEvent");
+}
+
+void GemmDevice::begin(const shmgemm_command& given) {
+  shmgemm_command command = given;
+  command.op = SHMGEMM_OP_GEMM;
+  command.device = static_cast<std::uint8_t>(index_);
+  command.after = command.report = 0;
+  const bool timeable = command.m != 0 && command.n != 0 && command.k != 0 && command.batch != 0 &&
+                        shmgemm_dtype_bytes(command.dtype_in) != 0 &&
+                        shmgemm_dtype_bytes(command.dtype_out) != 0;
+  if (!timeable) {
+    fail(getName(), "a command on port \"commands\" has a dimension of 0 or no known dtype");
+  }
+  if (link_ops_.full()) return link_backlog_.push_back(command);
+  engine::Op* op = link_ops_.add(command, engine::kNoQueuePair);
+  House::ours().host->post([op] { House::ours().host->enqueue(op); }, 0);
+}
+
+void GemmDevice::returned(engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+  shmgemm_completion completion{};
+  completion.id = op->command.id;
+  completion.status = static_cast<std::uint16_t>(status);
+  completion.device = op->command.device;
+  completion.start_cycles = op->start;
+  completion.end_cycles = House::ours().host->now();
+  completion.busy_cycles = timing.busy;
+  completion.fill_drain_cycles = timing.fill_drain;
+  completion.memory_stall_cycles = timing.memory_stall;
+  link_ops_.remove(op);
+  commands_link_->send(new CompletionEvent(completion));
+  if (link_backlog_.empty()) return;
+  const shmgemm_command next = link_backlog_.front();
+  link_backlog_.pop_front();
+  begin(next);
 }
 
 void GemmDevice::register_statistics() {
@@ -82,11 +158,13 @@ void GemmDevice::register_statistics() {
 }
 
 void GemmDevice::setup() {
+  if (slot_ != nullptr) slot_->setup();
   if (House::ours().host != nullptr) return;
   fail(getName(), "no shmgemm.HostPort is on this rank and thread to serve it");
 }
 
 void GemmDevice::finish() {
+  if (slot_ != nullptr) slot_->finish();
   if (const HostPort* host = House::ours().host) idle_->addData(host->now() - spent_);
 }
 
@@ -102,6 +180,10 @@ void GemmDevice::queued(std::size_t depth) { queue_depth_->addData(depth); }
 void GemmDevice::rejected() {
   ++rejects_;
   rejects_counter_->addData(1);
+}
+
+void GemmDevice::retired() {
+  if (memory_) memory_->forget();
 }
 
 void GemmDevice::ended(const engine::Op& op, shmgemm_status status,

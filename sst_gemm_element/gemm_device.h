@@ -1,10 +1,13 @@
-// shmgemm.GemmDevice: one simulated accelerator. It holds the description of the device and its
-// statistics; the HostPort of the same thread runs its timing model and moves simulated time.
+// shmgemm.GemmDevice: one simulated accelerator. It holds the description of the device, its
+// statistics, the memory in its slot and its port for commands from inside the simulation; the
+// HostPort of the same thread runs its timing model and moves simulated time.
 #pragma once
 
 #include <sst/core/component.h>
+#include <sst/core/link.h>
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -13,6 +16,7 @@
 #include "engine/host_port.h"
 #include "house.h"
 #include "model/hardware.h"
+#include "standard_memory.h"
 
 namespace shmgemm::sst_element {
 
@@ -25,6 +29,12 @@ class GemmDevice final : public SST::Component, public engine::DeviceObserver {
   static const std::vector<SST::ElementInfoParam>& ELI_getParams() {
     return device_parameter_documentation();
   }
+  SST_ELI_DOCUMENT_PORTS({"commands",
+                          "GEMMs from other components, which are timed and not computed",
+                          {"shmgemm.CommandEvent", "shmgemm.CompletionEvent"}})
+  SST_ELI_DOCUMENT_SUBCOMPONENT_SLOTS(
+      {"memory", "what lies behind the scratchpads of models that have some; else it is built in",
+       "SST::Interfaces::StandardMem"})
   SST_ELI_DOCUMENT_STATISTICS(
       {"ops", "commands that ended well, GEMMs and others", "commands", 1},
       {"gemms", "GEMMs that ended well", "GEMMs", 1},
@@ -52,26 +62,42 @@ class GemmDevice final : public SST::Component, public engine::DeviceObserver {
   GemmDevice(SST::ComponentId_t id, SST::Params& params);
   ~GemmDevice() override;
 
+  void init(unsigned phase) override;
   void setup() override;
+  void complete(unsigned phase) override;
   void finish() override;
   void printStatus(SST::Output& out) override;
 
-  engine::DeviceSetup served() { return {*hardware_, nullptr, this}; }
+  engine::DeviceSetup served() { return {*hardware_, memory_.get(), this}; }
+  bool waits_for_memory() const { return memory_ && memory_->waiting(); }
+  // An op of the commands port has ended.
+  void returned(engine::Op* op, shmgemm_status status, const model::GemmTiming& timing);
   SST::RankInfo place() const { return getRank(); }
 
   void queued(std::size_t depth) override;
   void ended(const engine::Op& op, shmgemm_status status, const model::GemmTiming& timing) override;
   void rejected() override;
+  void retired() override;
 
  private:
   using Counter = SST::Statistics::Statistic<std::uint64_t>;
   using PerOperand = std::array<Counter*, model::kOperands>;
 
   void describe(SST::Params& params);
+  void fill_slot();
+  void answered(SST::Interfaces::StandardMem::Request* response) { memory_->answered(response); }
+  void take(SST::Event* event);
+  void begin(const shmgemm_command& command);
   void register_statistics();
   void count_traffic(const model::GemmTiming& timing);
 
   unsigned index_ = 0;
+  std::uint64_t requests_ = 0;
+  SST::Interfaces::StandardMem* slot_ = nullptr;
+  std::unique_ptr<StandardMemory> memory_;
+  SST::Link* commands_link_ = nullptr;
+  engine::OpTable link_ops_;
+  std::deque<shmgemm_command> link_backlog_;  // for which there was no room
   std::unique_ptr<model::Hardware> hardware_;
   std::uint64_t peak_macs_per_cycle_ = 0;
   std::uint64_t commands_ = 0;

@@ -3,6 +3,7 @@
 #include <sst/core/output.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <stdexcept>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "compute/gemm.h"
+#include "events.h"
 #include "gemm_device.h"
 #include "house.h"
 #include "model/supervision.h"
@@ -40,10 +42,12 @@ HostPort::HostPort(SST::ComponentId_t id, SST::Params& params) : SST::Component(
            "a simulation has one shmgemm.HostPort, and " + house.host->getName() + " is it");
     }
     house.host = this;
-    house.control_fd = settings_.control_fd;
+    if (settings_.has_host) house.control_fd = settings_.control_fd;
   }
   self_ = configureSelfLink("tick", CycleTime::kTimeBase,
                             new SST::Event::Handler<HostPort, &HostPort::drive>(this));
+  time_base_ = getTimeConverter(CycleTime::kTimeBase);
+  if (!settings_.has_host) return;  // whoever sends commands says when it is over
   registerAsPrimaryComponent();
   primaryComponentDoNotEndSim();
 }
@@ -58,6 +62,11 @@ HostPort::~HostPort() {
 HostPort::Settings HostPort::settings(SST::Params& params) {
   std::vector<model::Parameter> table;
   for (const SST::ElementInfoParam& documented : ELI_getParams()) {
+    if (documented.name == std::string("host")) {
+      table.push_back(
+          {"host", model::Unit::kChoice, documented.defaultValue, "", 0, 0, {"session", "none"}});
+      continue;
+    }
     table.push_back({documented.name,
                      model::Unit::kCount,
                      documented.defaultValue,
@@ -72,7 +81,10 @@ HostPort::Settings HostPort::settings(SST::Params& params) {
   const auto number = [&checked](const char* name) {
     return static_cast<int>(checked.count(name));
   };
-  return {number("region_fd"), number("control_fd"), number("parent"),
+  return {checked.choice("host") == "session",
+          number("region_fd"),
+          number("control_fd"),
+          number("parent"),
           static_cast<std::uint32_t>(number("threads")),
           static_cast<std::uint32_t>(number("devices"))};
 }
@@ -80,11 +92,11 @@ HostPort::Settings HostPort::settings(SST::Params& params) {
 void HostPort::setup() {
   try {
     serve();
-    start_control();
+    if (settings_.has_host) start_control();
   } catch (...) {
     fail(getName(), model::current_exception_text());
   }
-  self_->send(nullptr);
+  schedule_tick();
 }
 
 // Those of this process; they must be all, in order, and on this thread.
@@ -114,18 +126,23 @@ std::vector<engine::DeviceSetup> HostPort::devices() const {
 
 void HostPort::serve() {
   const std::vector<engine::DeviceSetup> setups = devices();
-  region_ = region::Region::attach(settings_.region_fd);
-  region_->engine()->pid = static_cast<std::uint32_t>(getpid());
-  numbers_ = std::make_unique<compute::Engine>(settings_.threads);
+  if (settings_.has_host) {
+    region_ = region::Region::attach(settings_.region_fd);
+    region_->engine()->pid = static_cast<std::uint32_t>(getpid());
+    numbers_ = std::make_unique<compute::Engine>(settings_.threads);
+  }
   time_ = std::make_unique<CycleTime>(setups[0].hardware.clock_hz());
   engine::HostPortOptions options;
   options.engine_name = "sst";
-  options.threads = numbers_->threads();
+  options.threads = numbers_ ? numbers_->threads() : 0;
   options.compute = [this](const compute::Gemm& gemm) { numbers_->run(gemm); };
   options.log = [name = getName()](const std::string& text) {
     std::fprintf(stderr, "%s: %s\n", name.c_str(), text.c_str());
   };
   options.last_cycle = std::min(engine::kLastCycle, time_->last());
+  options.returned = [](engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+    House::ours().devices.at(op->command.device)->returned(op, status, timing);
+  };
   port_ = std::make_unique<engine::HostPort>(region_, setups, events_, std::move(options));
 }
 
@@ -141,36 +158,65 @@ void HostPort::start_control() {
   engine::Control::send(settings_.control_fd, SHMGEMM_CONTROL_READY, "");
 }
 
-void HostPort::drive(SST::Event* tick) {
-  delete tick;
+void HostPort::drive(SST::Event* event) {
+  const std::uint64_t number = static_cast<Tick*>(event)->number;
+  delete event;
+  if (number != tick_number_) return;  // another was sent for an earlier time
+  tick_under_way_ = false;
+  driving_ = true;
   try {
-    if (port_->flushing()) advance();
-    if (!port_->flushing() && !port_->poll()) port_->wait(kWaitLimit);
+    if (port_->flushing() || !settings_.has_host) advance(time_->reached(sst_time()));
+    if (settings_.has_host && !port_->flushing() && !port_->poll()) port_->wait(kWaitLimit);
   } catch (...) {
     fail(getName(), model::current_exception_text());
   }
+  driving_ = false;
   if (!port_->stopped()) return schedule_tick();
   leave();
   primaryComponentOKToEndSim();
 }
 
-// What is due at the cycle that SST's time has reached.
-void HostPort::advance() {
-  while (port_->flushing() && !port_->stopped() &&
-         (events_.empty() || events_.next_time() <= reached_)) {
+// What is due at a cycle.
+void HostPort::advance(model::Cycle cycle) {
+  const auto due = [&] { return events_.empty() ? forgotten() : events_.next_time() <= cycle; };
+  while ((port_->flushing() || !settings_.has_host) && !port_->stopped() && due()) {
     port_->run_next();
   }
 }
 
+// A device is at work, no event of it is due, and no memory of the simulation will answer it.
+bool HostPort::forgotten() const {
+  if (!events_.empty() || !port_->busy()) return false;
+  const auto& devices = House::ours().devices;
+  return std::none_of(devices.begin(), devices.end(),
+                      [](const auto& entry) { return entry.second->waits_for_memory(); });
+}
+
 void HostPort::schedule_tick() {
-  const std::uint64_t before = time_->picoseconds(reached_);
-  if (port_->flushing() && !events_.empty()) reached_ = events_.next_time();
-  self_->send(time_->picoseconds(reached_) - before, nullptr);
+  if (driving_) return;  // drive() does at its end
+  const std::uint64_t now = sst_time();
+  std::uint64_t at = now;
+  if (port_->flushing() || !settings_.has_host) {
+    if (!events_.empty()) {
+      at = std::max(now, time_->picoseconds(events_.next_time()));
+    } else if (!forgotten()) {
+      return;  // who is waited for posts
+    }
+  }
+  if (tick_under_way_ && tick_at_ <= at) return;
+  tick_under_way_ = true;
+  tick_at_ = at;
+  self_->send(at - now, new Tick(++tick_number_));
+}
+
+void HostPort::post(std::function<void()> callback, std::uint32_t owner) {
+  events_.at(std::max(events_.now(), time_->cycle(sst_time())), std::move(callback), owner);
+  schedule_tick();
 }
 
 // The host sees at once that nobody serves it any more.
 void HostPort::leave() {
-  if (has_left_ || !port_) return;
+  if (has_left_ || !port_ || !settings_.has_host) return;
   has_left_ = true;
   left_.set_value();
   set_state(region_->engine(), SHMGEMM_PEER_DEAD);
@@ -180,8 +226,9 @@ void HostPort::leave() {
 void HostPort::printStatus(SST::Output& out) {
   out.output("%s: cycle %llu, %s\n", getName().c_str(),
              static_cast<unsigned long long>(events_.now()),
-             port_ && port_->flushing() ? "runs towards the end of what its host waits for"
-                                        : "waits for its host");
+             !settings_.has_host          ? "has no host"
+             : port_ && port_->flushing() ? "runs towards the end of what its host waits for"
+                                          : "waits for its host");
 }
 
 }  // namespace shmgemm::sst_element

@@ -1,4 +1,4 @@
-"""The SST engine: every test here needs `sst-config`, and none may leave a process or file behind."""
+"""The SST engine: every test here needs `sst-config`, and none leaves a process or file behind."""
 
 from __future__ import annotations
 

@@ -51,6 +51,7 @@ std::unique_ptr<Device::Instance> Device::make_instance() {
 void Device::retire() {
   if (!instance_) return;
   instance_->lane.close();
+  if (host_.observer != nullptr) host_.observer->retired();
   retired_.push_back(std::move(instance_));
 }
 

@@ -30,6 +30,7 @@ class DeviceObserver {
   virtual void queued(std::size_t depth) = 0;  // with the op that was just added
   virtual void ended(const Op& op, shmgemm_status status, const model::GemmTiming& timing) = 0;
   virtual void rejected() = 0;  // it never became an op
+  virtual void retired() = 0;   // the model is to be called no more; a fresh one takes the next op
 };
 
 // What a device stands in.

@@ -84,12 +84,8 @@ HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<Dev
       events_(events),
       options_(std::move(options)),
       clock_hz_(common_clock(setups)),
-      limits_{region_->heap_begin(), region_->heap_end(), region_->generation(),
-              static_cast<std::uint32_t>(setups.size())},
-      waiter_(region_->engine()) {
-  for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
-    pairs_.push_back(std::make_unique<QueuePair>(*region_, i));
-  }
+      limits_{0, 0, 0, static_cast<std::uint32_t>(setups.size())} {
+  if (region_) meet_hosts();
   for (const DeviceSetup& setup : setups) {
     const auto owner = static_cast<std::uint32_t>(devices_.size()) + 1;
     const auto on_end = [this](Op* op, shmgemm_status status, const model::GemmTiming& timing) {
@@ -99,6 +95,22 @@ HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<Dev
         setup.hardware, DeviceHost{events_, owner, setup.memory, setup.observer, on_end,
                                    options_.log, options_.limits, options_.last_cycle}));
   }
+}
+
+void HostPort::meet_hosts() {
+  limits_.heap_begin = region_->heap_begin();
+  limits_.heap_end = region_->heap_end();
+  limits_.generation = region_->generation();
+  waiter_.emplace(region_->engine());
+  for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
+    pairs_.push_back(std::make_unique<QueuePair>(*region_, i));
+  }
+}
+
+void HostPort::enqueue(Op* op) {
+  Device& device = *devices_[op->command.device];
+  device.enqueue(op);
+  device.advance();
 }
 
 bool HostPort::poll() {
@@ -130,6 +142,11 @@ void HostPort::run_next() {
   }
 }
 
+bool HostPort::busy() const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [](const auto& device) { return device->busy(); });
+}
+
 void HostPort::fail_forgotten_op() {
   for (const auto& device : devices_) {
     if (device->busy()) return device->fail(model::kNeverDone);
@@ -138,7 +155,7 @@ void HostPort::fail_forgotten_op() {
 }
 
 void HostPort::wait(region::Nanoseconds limit) {
-  waiter_.wait([this] { return ready(); }, limit);
+  waiter_->wait([this] { return ready(); }, limit);
 }
 
 void HostPort::wake_clients() {
@@ -238,6 +255,10 @@ void HostPort::compute(const shmgemm_command& command) const {
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+  if (op->queue_pair == kNoQueuePair) {
+    options_.returned(op, status, timing);
+    return advance_devices();
+  }
   const shmgemm_command& command = op->command;
   QueuePair& pair = *pairs_[op->queue_pair];
   shmgemm_completion completion = answer(command, status);

@@ -227,13 +227,15 @@ def _program(name: str, program: str, advice: str) -> Finding:
 def _sst() -> Finding:
     from .. import sst
 
+    found = ""
     try:
         installed = sst.find()
-        path, _ = sst.command()
+        found = f"{installed.version}, "
+        sst.command()
     except Unsupported as error:
-        return Finding("SST", False, "--engine sst cannot start", False, str(error))
-    built_for = f"element built for {sst.built_for()}"
-    return Finding("SST", True, f"{installed.version}, {built_for} ({path})", False)
+        problem, _, advice = str(error).partition(": ")
+        return Finding("SST", False, found + problem, False, f"for --engine sst {advice}")
+    return Finding("SST", True, f"{installed.version} ({installed.executable})", False)
 
 
 def _qemu() -> Finding:

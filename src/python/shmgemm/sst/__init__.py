@@ -76,9 +76,7 @@ def library_folder() -> Path:
     if built_for() is not None:
         return _FOLDER
     if shutil.which("sst-config") is None:
-        raise Unsupported(
-            f"this shmgemm was built without SST, and there is {_NO_SST}; then {_REBUILD}"
-        )
+        raise Unsupported(f"{_NO_SST}, then {_REBUILD}")
     raise Unsupported(
         f"this shmgemm was built before SST was there, so it has no {LIBRARY}: {_REBUILD}"
     )

@@ -1,6 +1,7 @@
 """What `engine="sst"` starts SST with: one HostPort and the session's devices, all alike.
 
-SST runs this file, not Python; the session's words for its engine follow `--` on SST's command line.
+SST runs this file, not Python; the session's words for its engine follow `--` on SST's command
+line.
 """
 
 import sys
