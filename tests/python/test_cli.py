@@ -34,7 +34,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
     done = shell("--help", cwd=tmp_path)
     assert done.returncode == 0
     for command in cli.COMMANDS:
-        assert f"\n    {command} " in done.stdout
+        assert f"\n    {command}" in done.stdout
     script = (
         "import sys, contextlib, shmgemm.cli as cli\n"
         "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
