@@ -29,20 +29,11 @@ void set_state(shmgemm_peer* peer, std::uint32_t state) {
 }  // namespace
 
 HostPort::HostPort(SST::ComponentId_t id, SST::Params& params) : SST::Component(id) {
+  enter_house(params);
   try {
     settings_ = settings(params);
   } catch (...) {
     fail(getName() + " (shmgemm.HostPort)", model::current_exception_text());
-  }
-  House& house = House::ours();
-  {
-    const std::lock_guard<std::mutex> lock(house.mutex);
-    if (house.host != nullptr) {
-      fail(getName(),
-           "a simulation has one shmgemm.HostPort, and " + house.host->getName() + " is it");
-    }
-    house.host = this;
-    if (settings_.has_host) house.control_fd = settings_.control_fd;
   }
   self_ = configureSelfLink("tick", CycleTime::kTimeBase,
                             new SST::Event::Handler<HostPort, &HostPort::drive>(this));
@@ -50,6 +41,20 @@ HostPort::HostPort(SST::ComponentId_t id, SST::Params& params) : SST::Component(
   if (!settings_.has_host) return;  // whoever sends commands says when it is over
   registerAsPrimaryComponent();
   primaryComponentDoNotEndSim();
+}
+
+void HostPort::enter_house(SST::Params& params) {
+  House& house = House::ours();
+  const std::lock_guard<std::mutex> lock(house.mutex);
+  if (house.host != nullptr) {
+    fail(getName(),
+         "a simulation has one shmgemm.HostPort, and " + house.host->getName() + " is it");
+  }
+  house.host = this;
+  // Whatever else is wrong, the session shall hear of it.
+  if (params.find<std::string>("host", "session") == "session") {
+    house.control_fd = params.find<int>("control_fd", 4);
+  }
 }
 
 HostPort::~HostPort() {

@@ -62,6 +62,7 @@ class HostPort final : public SST::Component {
     std::uint32_t threads, devices;
   };
 
+  void enter_house(SST::Params& params);
   static Settings settings(SST::Params& params);
   std::vector<engine::DeviceSetup> devices() const;
   void serve();

@@ -1,11 +1,13 @@
 #include "house.h"
 
-#include <sst/core/output.h>
-#include <unistd.h>
-
+#include <cstdio>
 #include <cstdlib>
 
 #include "engine/control.h"
+
+namespace SST {
+void SST_Exit(int exit_code);  // of SST's core: ends all ranks
+}
 
 namespace shmgemm::sst_element {
 
@@ -19,9 +21,9 @@ void fail(const std::string& component, const std::string& why) {
   if (control_fd >= 0) {
     engine::Control::send(control_fd, SHMGEMM_CONTROL_FAILED, component + ": " + why);
   }
-  SST::Output output("", 0, 0, SST::Output::STDERR);
-  output.fatal(CALL_INFO, 1, "%s: %s\n", component.c_str(), why.c_str());
-  std::abort();  // fatal() does not return
+  std::fprintf(stderr, "shmgemm: %s: %s\n", component.c_str(), why.c_str());
+  SST::SST_Exit(1);
+  std::abort();  // it does not return
 }
 
 }  // namespace shmgemm::sst_element

@@ -76,7 +76,14 @@ def test_four_devices_each_take_their_models_cycles(tmp_path: Path) -> None:
     assert len(totals) == 1, "every device has seen the same time"
 
 
+def has_memory_hierarchy() -> bool:
+    program = Path(sst.find().executable).with_name("sst-info")
+    return "memHierarchy" in subprocess.run([program], capture_output=True, text=True).stdout
+
+
 def test_memory_of_the_simulation(tmp_path: Path) -> None:
+    if not has_memory_hierarchy():
+        pytest.skip("needs sst-config of an SST with memHierarchy")
     seen = []
     for access_time in ("20ns", "400ns"):
         folder = tmp_path / access_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -43,12 +44,15 @@ def talking_sst(folder: Path) -> tuple[str, Path]:
 
 def test_twenty_starts_and_stops_leave_nothing(engine_processes: Callable[[], list[int]]) -> None:
     open_small().close()
+    gc.collect()
     descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with open_small() as session:
             pid = session.core.engine_pid
             assert session.core.noop().status == 0
         assert is_gone(pid)
+    del session
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert engine_processes() == []
 
@@ -92,8 +96,8 @@ def test_ssts_time_is_the_cycles_time(tmp_path: Path, clock: str, picoseconds: f
 def test_a_terminals_ctrl_c_is_the_sessions_alone() -> None:
     host = python("""
         session = open_small()
-        print(session.core.engine_pid, flush=True)
         try:
+            print(session.core.engine_pid, flush=True)
             time.sleep(30)
         except KeyboardInterrupt:
             pass
@@ -109,10 +113,11 @@ def test_a_terminals_ctrl_c_is_the_sessions_alone() -> None:
 def test_ctrl_c_interrupts_a_long_product() -> None:
     host = python("""
         session = open_long()
-        long = LongProduct(session.core, 100_000)
-        print(session.core.engine_pid, flush=True)
+        long = LongProduct(session.core)
         try:
-            long.run()
+            print(session.core.engine_pid, flush=True)
+            while True:
+                long.run()
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         session.close()
@@ -142,13 +147,12 @@ def test_a_signal_to_sst_is_a_loss_and_marks_the_region(
         assert session.core.engine_pid != first
 
 
-def test_status_on_request(tmp_path: Path) -> None:
-    program, output = talking_sst(tmp_path)
-    with open_small(engine_path=program) as session:
+def test_status_on_request(capfd: pytest.CaptureFixture[str]) -> None:
+    with open_small() as session:
         assert product_is_right(session)
         os.kill(session.core.engine_pid, signal.SIGUSR2)
         time.sleep(0.3)
-    text = output.read_text()
+    text = capfd.readouterr().err
     assert re.search(r"host: cycle \d+, waits for its host", text), text
     assert "device0: device 0, model systolic, 1 commands ended, 0 rejected" in text
 
@@ -157,9 +161,11 @@ def test_status_on_request(tmp_path: Path) -> None:
 def test_the_hosts_death_is_its_end(state: str) -> None:
     host = python(f"""
         session = open_long()
-        long = LongProduct(session.core, 100_000)
+        long = LongProduct(session.core)
         print(session.core.engine_pid, flush=True)
-        long.run() if {state == "busy"} else time.sleep(60)
+        while {state == "busy"}:
+            long.run()
+        time.sleep(60)
         """)
     engine = int(read_line(host))
     if state == "busy":
@@ -176,9 +182,9 @@ def test_hardware_that_cannot_be_is_refused_with_its_name(tmp_path: Path) -> Non
     config.write_text(
         "import sst\n"
         'sst.Component("host", "shmgemm.HostPort")\n'
-        'sst.Component("device", "shmgemm.GemmDevice").addParams({"rwos": 8})\n'
+        'sst.Component("device", "shmgemm.GemmDevice").addParams({"row": 8})\n'
     )
-    with pytest.raises(Unsupported, match=r'device .*rwos = "8": unknown parameter; did you mean'):
+    with pytest.raises(Unsupported, match=r'device .*row = "8": unknown parameter; did you mean'):
         open_small(sst_config=config)
 
 
@@ -209,7 +215,7 @@ def test_hardware_that_cannot_be_is_refused_with_its_name(tmp_path: Path) -> Non
             "need one clock",
         ),
         (
-            'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 4)\n'
+            'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 0)\n'
             'sst.Component("a", "shmgemm.GemmDevice")',
             "region",
         ),
