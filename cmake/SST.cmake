@@ -14,17 +14,18 @@ if(NOT SST_CONFIG)
   return()
 endif()
 
-function(ask_sst_config option result)
-  execute_process(COMMAND ${SST_CONFIG} ${option} OUTPUT_VARIABLE answer OUTPUT_STRIP_TRAILING_WHITESPACE
+function(ask_sst program option result)
+  execute_process(COMMAND ${program} ${option} OUTPUT_VARIABLE answer OUTPUT_STRIP_TRAILING_WHITESPACE
                   RESULT_VARIABLE failed)
   if(failed)
-    message(FATAL_ERROR "${SST_CONFIG} ${option} failed: ${failed}")
+    message(FATAL_ERROR "${program} ${option} failed: ${failed}")
   endif()
   set(${result} "${answer}" PARENT_SCOPE)
 endfunction()
 
-ask_sst_config(--ELEMENT_CXXFLAGS sst_flags)
-ask_sst_config(--version sst_version)
+ask_sst(${SST_CONFIG} --ELEMENT_CXXFLAGS sst_flags)
+ask_sst(${SST_CONFIG} --prefix sst_prefix)
+ask_sst(${sst_prefix}/bin/sst --version sst_version)
 string(REGEX MATCH "[0-9]+(\\.[0-9]+)*" SHMGEMM_SST_VERSION "${sst_version}")
 separate_arguments(sst_flags UNIX_COMMAND "${sst_flags}")
 # The standard is ours to choose; SST's headers are not ours to warn about.

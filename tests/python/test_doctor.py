@@ -46,11 +46,16 @@ def test_the_text_fits_the_terminal_and_says_what_to_do(
 def test_programs_on_the_path_are_asked_for_their_version(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, answer in (("sst-config", "1.2.3"), ("sst", ""), ("qemu-system-riscv64", "QEMU 7")):
-        program = tmp_path / name
+    (tmp_path / "bin").mkdir()
+    for name, answer in (
+        ("sst-config", tmp_path),
+        ("sst", "SST-Core Version 1.2.3"),
+        ("qemu-system-riscv64", "QEMU 7"),
+    ):
+        program = tmp_path / "bin" / name
         program.write_text(f"#!/bin/sh\necho {answer}\n")
         program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert main(["doctor", "--json"]) == 0
     found = findings(capsys)
     assert found["QEMU"] == {

@@ -254,13 +254,13 @@ def test_a_configuration_of_ones_own(tmp_path: Path) -> None:
 def test_no_sst_no_element_and_another_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    config = tmp_path / "sst-config"
-    config.write_text("#!/bin/sh\ncase $1 in --version) echo 3.1.4;; *) echo /nowhere;; esac\n")
-    config.chmod(0o755)
-    (tmp_path / "sst").write_text("#!/bin/sh\n")
-    (tmp_path / "sst").chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    for name, answer in (("sst-config", tmp_path), ("sst", "SST-Core Version (3.1.4)")):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
     with monkeypatch.context() as patch:
-        patch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
         with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*was built for SST"):
             open_small()
     with monkeypatch.context() as patch:

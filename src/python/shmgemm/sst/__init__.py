@@ -42,21 +42,20 @@ def find() -> Installation:
     config = shutil.which("sst-config")
     if config is None:
         raise Unsupported(_NO_SST)
-    version = re.search(r"\d+(\.\d+)*", _ask(config, "--version"))
-    beside = Path(_ask(config, "--prefix")) / "bin" / "sst"
-    executable = str(beside) if beside.is_file() else shutil.which("sst")
-    if version is None or executable is None:
-        raise Unsupported(f"{config} belongs to no complete SST: it names no version or no sst")
+    executable = str(Path(_ask(config, "--prefix")) / "bin" / "sst")
+    version = re.search(r"\d+(\.\d+)+", _ask(executable, "--version"))
+    if version is None:
+        raise Unsupported(f"{executable} --version names no version: install SST again")
     return Installation(executable, version[0])
 
 
-def _ask(config: str, option: str) -> str:
+def _ask(program: str, option: str) -> str:
     try:
         done = subprocess.run(
-            [config, option], capture_output=True, text=True, timeout=10, check=True
+            [program, option], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise Unsupported(f"{config} {option}: {error}") from None
+        raise Unsupported(f"{program} {option}: {error}") from None
     return done.stdout.strip()
 
 
