@@ -19,7 +19,9 @@ struct Documented {
 
 std::string details(const model::Parameter& parameter) {
   const std::string legal = model::legal_range_text(parameter);
-  if (parameter.unit == model::Unit::kChoice) return " (" + legal + ")";
+  if (parameter.unit == model::Unit::kChoice || parameter.unit == model::Unit::kCount) {
+    return " (" + legal + ")";
+  }
   return std::string(" [") + model::unit_text(parameter.unit) + "] (" + legal + ")";
 }
 
@@ -65,8 +67,11 @@ std::deque<Documented> all_parameters() {
       {"requests", "lines that the memory slot has under way at once (from 1 to 65536)", "128"},
   };
   for (const model::Parameter& parameter : model::device_parameters()) {
+    const std::string own = parameter.name == "model" ? "; simt where only clock, cores and "
+                                                        "memory_bw are given"
+                                                      : "";
     result.push_back(
-        {parameter.name, parameter.meaning + details(parameter), parameter.default_value});
+        {parameter.name, parameter.meaning + details(parameter) + own, parameter.default_value});
   }
   std::vector<std::string> order;
   std::map<std::string, Use> uses;

@@ -17,6 +17,12 @@ namespace {
 
 constexpr unsigned kMostDevices = 255;
 
+// A clock, cores and a bandwidth say no more than "a GPU of that size": the preset gpu_128's model.
+bool is_generic_gpu(const model::ParameterMap& given) {
+  return given.size() == 3 && given.count("clock") == 1 && given.count("cores") == 1 &&
+         given.count("memory_bw") == 1;
+}
+
 }  // namespace
 
 GemmDevice::GemmDevice(SST::ComponentId_t id, SST::Params& params) : SST::Component(id) {
@@ -61,6 +67,7 @@ void GemmDevice::describe(SST::Params& params) {
                               given);
   index_ = static_cast<unsigned>(own.count("device"));
   requests_ = own.count("requests");
+  if (is_generic_gpu(hardware)) hardware["model"] = "simt";
   hardware_ = std::make_unique<model::Hardware>(hardware);
   model::EventQueue unused;
   peak_macs_per_cycle_ = hardware_->create_model(unused, nullptr)->peak_macs_per_cycle();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_one_device_takes_the_models_cycles(tmp_path: Path) -> None:
     assert said is not None, output
     total = spent + device["idle_cycles"]
     assert float(said[1]) == pytest.approx(total / 940, rel=1e-3)
+
+
+def test_a_clock_cores_and_a_bandwidth_are_a_gpu(tmp_path: Path) -> None:
+    text = (EXAMPLES / "one_device.py").read_text()
+    given = {"clock": "2GHz", "cores": 8, "memory_bw": "100GB/s"}
+    (tmp_path / "gpu.py").write_text(
+        re.sub(r"device.addParams\(.*\)", f"device.addParams({given})", text)
+    )
+    (tmp_path / "gemms.csv").write_text((EXAMPLES / "gemms.csv").read_text())
+    play(tmp_path / "gpu.py", tmp_path)
+    device = statistics(tmp_path / "one_device.csv")["device"]
+    assert device["gemm_cycles"] == cycles_of({"model": "simt", **given})
 
 
 def test_four_devices_each_take_their_models_cycles(tmp_path: Path) -> None:
@@ -125,7 +138,8 @@ def test_a_malformed_csv_is_an_error_at_start(
 def test_sst_info_documents_every_parameter() -> None:
     program = Path(sst.find().executable).parent / "sst-info"
     text = subprocess.run(
-        [program, f"--libpath={sst.library_folder()}", "shmgemm"],
+        [program, "shmgemm"],
+        env={**os.environ, "SST_LIB_PATH": str(sst.library_folder())},
         capture_output=True,
         text=True,
         check=True,
