@@ -171,7 +171,8 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
     models_from = plugins.load(arguments["plugins"])
     described = hardware.load(given["hardware"], parameters)
-    engine_path, engine_words = given["engine_path"] or default_engine_path(), []
+    engine_path: str = given["engine_path"] or default_engine_path()
+    engine_words: list[str] = []
     if given["engine"] == "sst":
         engine_path, engine_words = sst.command(given["engine_path"], given["sst_config"])
     core = _core.Session(

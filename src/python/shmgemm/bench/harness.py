@@ -222,7 +222,8 @@ def measure(
     from .. import hardware, settings, sst
     from ..session import default_engine_path
 
-    path, engine_words = settings.resolve("engine_path", None) or default_engine_path(), []
+    path: str = settings.resolve("engine_path", None) or default_engine_path()
+    engine_words: list[str] = []
     if engine == "sst":
         path, engine_words = sst.command()
     program = Path(default_engine_path()).with_name("shmgemm-measure")

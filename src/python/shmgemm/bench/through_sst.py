@@ -30,7 +30,7 @@ def _both(subject: str, rounds: int, **options: int) -> tuple[float, float]:
     found: dict[str, list[float]] = {"sst": [], "embedded": []}
     for _ in range(rounds):
         for engine, medians in found.items():
-            ours = measure(subject, engine=engine, rounds=1, **options)["ours"]
+            ours = measure(subject, None, engine, rounds=1, **options)["ours"]
             assert ours is not None
             medians.append(ours.p50)
     return statistics.median(found["sst"]), statistics.median(found["embedded"])

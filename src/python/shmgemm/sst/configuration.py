@@ -4,16 +4,19 @@ SST runs this file, not Python; the session's words for its engine follow `--` o
 line.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterable
 
 import sst
 
 OPTIONS = ("--region-fd", "--control-fd", "--parent", "--devices", "--threads", "--plugin")
 
 
-def read(words):
+def read(words: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """The words as a dictionary of lists, and the hardware's parameters."""
-    options = {option: [] for option in OPTIONS}
+    options: dict[str, list[str]] = {option: [] for option in OPTIONS}
     hardware = {}
     words = iter(words)
     for word in words:
@@ -25,7 +28,7 @@ def read(words):
     return options, hardware
 
 
-def build(options, hardware):
+def build(options: dict[str, list[str]], hardware: dict[str, str]) -> None:
     """The components; the HostPort first, so that it can tell the session of a device's error."""
     host = sst.Component("host", "shmgemm.HostPort")
     for name in ("region_fd", "control_fd", "parent", "devices", "threads"):
