@@ -135,6 +135,43 @@ def test_a_malformed_csv_is_an_error_at_start(
     assert re.search(message, play(config, tmp_path, status=1))
 
 
+TWO_THREADS = """
+import sst
+port = sst.Component("port", "shmgemm.HostPort")
+port.addParam("host", "none")
+device = sst.Component("device", "shmgemm.GemmDevice")
+source = sst.Component("source", "shmgemm.CommandSource")
+source.addParam("file", "gemms.csv")
+sst.Link("commands").connect((source, "device", "1ns"), (device, "commands", "1ns"))
+sst.setStatisticLoadLevel(2)
+sst.setStatisticOutput("sst.statOutputCSV", {"filepath": "found.csv"})
+sst.enableAllStatisticsForAllComponents()
+"""
+
+
+def test_port_and_device_share_a_thread_and_others_need_not(tmp_path: Path) -> None:
+    (tmp_path / "gemms.csv").write_text((EXAMPLES / "gemms.csv").read_text())
+    config = tmp_path / "system.py"
+
+    def run(**threads: int) -> subprocess.CompletedProcess[str]:
+        places = "".join(f"{name}.setRank(0, {thread})\n" for name, thread in threads.items())
+        config.write_text(TWO_THREADS + places)
+        command = [sst.find().executable, f"--add-lib-path={sst.library_folder()}", "-n", "2"]
+        command += ["--partitioner=self", str(config)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    apart = run(port=0, device=1, source=0)
+    assert apart.returncode != 0
+    assert "device is on thread 1, this HostPort on thread 0: keep both on one" in apart.stderr
+
+    together = run(port=0, device=0, source=1)
+    assert together.returncode == 0, together.stderr
+    found = statistics(
+        tmp_path / "found_0.csv" if (tmp_path / "found_0.csv").exists() else tmp_path / "found.csv"
+    )
+    assert found["device"]["gemm_cycles"] == cycles_of({})
+
+
 def test_sst_info_documents_every_parameter() -> None:
     program = Path(sst.find().executable).parent / "sst-info"
     text = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import os
 import re
@@ -249,6 +250,36 @@ def test_a_configuration_of_ones_own(tmp_path: Path) -> None:
             open_small(sst_config=config, **wrong)
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_small(sst_config=tmp_path / "other.py")
+
+
+def test_statistics_of_a_session_add_up(tmp_path: Path) -> None:
+    text = sst.configuration_text(shmgemm.hardware.load("gemmini"), 2)
+    config, output = tmp_path / "mine.py", tmp_path / "statistics.csv"
+    config.write_text(
+        f"{text}\nsst.setStatisticLoadLevel(3)\n"
+        f'sst.setStatisticOutput("sst.statOutputCSV", {{"filepath": {str(output)!r}}})\n'
+        "sst.enableAllStatisticsForAllComponents()\n"
+    )
+    with open_small(sst_config=config, hardware="gemmini", devices=2) as session:
+        session.core.set_profiling(True)
+        for size in (7, 48, 100):
+            assert product_is_right(session, size)
+        records = session.core.take_records()
+        now = session.info()["now_cycles"]
+    found: dict[str, dict[str, int]] = {}
+    with output.open() as lines:
+        for row in csv.DictReader(lines, skipinitialspace=True):
+            of = found.setdefault(row["ComponentName"], {})
+            of[row["StatisticName"]] = int(row["Sum.u64"])
+    used, unused = found["device0"], found["device1"]
+    parts = ("busy", "fill_drain", "memory_stall")
+    for part in parts:
+        assert used[f"{part}_cycles"] == sum(getattr(r, f"{part}_cycles") for r in records), part
+    for device in (used, unused):
+        assert sum(device[f"{part}_cycles"] for part in (*parts, "dispatch", "idle")) == now
+    assert used["gemms"] == 3 and unused["gemms"] == 0
+    assert used["macs"] == 7**3 + 48**3 + 100**3
+    assert used["memory_write_bytes_c"] == 4 * (7**2 + 48**2 + 100**2)
 
 
 def test_no_sst_no_element_and_another_version(
