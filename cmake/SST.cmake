@@ -4,7 +4,7 @@ set(SHMGEMM_SST_FOUND FALSE)
 if(SHMGEMM_SST STREQUAL "OFF")
   return()
 endif()
-find_program(SST_CONFIG sst-config NO_CACHE)
+find_program(SST_CONFIG sst-config PATHS ENV PATH NO_DEFAULT_PATH NO_CACHE)
 if(NOT SST_CONFIG)
   if(NOT SHMGEMM_SST STREQUAL "AUTO")
     message(FATAL_ERROR "SHMGEMM_SST=${SHMGEMM_SST}, but there is no sst-config on PATH: install SST "
