@@ -36,7 +36,7 @@ shared_memory_before = set(os.listdir(SHARED_MEMORY))
 
 
 def running_engines() -> list[int]:
-    """Pids of the live shmgemm-engine processes that this test run started."""
+    """Pids of the live engines, shmgemm-engine or SST, that this test run started."""
     pids = []
     marker = "=".join(MARKER).encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -46,7 +46,7 @@ def running_engines() -> list[int]:
             environment = (process / "environ").read_bytes().split(b"\0")
         except OSError:  # ended meanwhile, or not ours
             continue
-        if name == "shmgemm-engine" and state != "Z" and marker in environment:
+        if name in ("shmgemm-engine", "sst", "sstsim.x") and state != "Z" and marker in environment:
             pids.append(int(process.name))
     return pids
 
@@ -78,7 +78,7 @@ def leftovers(patience_s: float = 3.0) -> list[str]:
     while (engines := running_engines()) and time.monotonic() < deadline:
         time.sleep(0.05)
     files = sorted(set(os.listdir(SHARED_MEMORY)) - shared_memory_before)
-    return [f"process shmgemm-engine {pid}" for pid in engines] + [
+    return [f"engine process {pid}" for pid in engines] + [
         f"file {SHARED_MEMORY / name}" for name in files
     ]
 

@@ -19,6 +19,7 @@ namespace {
 std::shared_ptr<Session> open_session(const Options& options) {
   SessionOptions session;
   session.engine_path = options.engine_path;
+  session.engine_words = options.engine_words;
   session.parameters = options.hardware;
   session.region_bytes = 16u << 20;
   return Session::open(session);

@@ -1,6 +1,6 @@
 // shmgemm-measure SUBJECT [name=value ...]: measures one subject and prints one line of JSON.
-// Names: engine, rounds, samples, depth, m, n, k, threads, and hw.NAME for the hardware's
-// parameters.
+// Names: engine, engine_word (repeated), rounds, samples, depth, m, n, k, threads, and hw.NAME for
+// the hardware's parameters.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -50,6 +50,8 @@ void read_option(Options& options, const std::string& argument) {
     options.hardware[name.substr(3)] = value;
   } else if (name == "engine") {
     options.engine_path = value;
+  } else if (name == "engine_word") {
+    options.engine_words.push_back(value);
   } else if (name == "rounds") {
     options.rounds = number(name, value);
   } else if (name == "samples") {

@@ -104,6 +104,7 @@ std::uint32_t threads_of(const Options& options) {
 Results product(const Options& options) {
   SessionOptions session_options;
   session_options.engine_path = options.engine_path;
+  session_options.engine_words = options.engine_words;
   session_options.parameters = options.hardware;
   session_options.threads = threads_of(options);
   const std::shared_ptr<Session> session = Session::open(session_options);

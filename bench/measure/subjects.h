@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "samples.h"
 
@@ -11,6 +12,7 @@ namespace shmgemm::measure {
 
 struct Options {
   std::string engine_path;
+  std::vector<std::string> engine_words;
   std::map<std::string, std::string> hardware;
   std::uint64_t rounds = 5;
   std::uint64_t samples = 1000;  // of a round

@@ -31,7 +31,8 @@ class Engine {
     options.compute = [](const shmgemm::compute::Gemm&) {};
     const model::ParameterMap parameters{{"model", "scalesim_os"}};
     const model::Hardware hardware(parameters);
-    port_ = std::make_unique<engine::HostPort>(region_, hardware, events_, options);
+    port_ = std::make_unique<engine::HostPort>(
+        region_, std::vector<engine::DeviceSetup>{{hardware}}, events_, options);
     thread_ = std::thread([this] { serve(); });
   }
   ~Engine() {

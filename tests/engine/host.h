@@ -25,12 +25,12 @@ class Host {
       : region(region::Region::create(4 << 20, queue_pairs)) {
     region->begin_generation();
     engine::HostPortOptions options;
-    options.devices = devices;
     options.compute = [this](const compute::Gemm& gemm) { products.push_back(gemm); };
     options.log = [this](const std::string& text) { log.push_back(text); };
     options.limits = limits;
     const model::Hardware hardware(parameters);
-    port = std::make_unique<engine::HostPort>(region, hardware, events, options);
+    port = std::make_unique<engine::HostPort>(
+        region, std::vector<engine::DeviceSetup>(devices, {hardware}), events, options);
     for (std::uint32_t i = 0; i < queue_pairs; ++i) {
       commands.emplace_back(region->queue_pair(i)->commands, SHMGEMM_RING_SLOTS);
       completions.emplace_back(region->queue_pair(i)->completions, SHMGEMM_RING_SLOTS);

@@ -339,4 +339,91 @@ TEST(HostPort, StartsWhenTheRuleSays) {
   }
 }
 
+// --- what the SST element adds ------------------------------------------------------------------
+
+namespace engine = shmgemm::engine;
+namespace model = shmgemm::model;
+
+class Noted final : public engine::DeviceObserver {
+ public:
+  void queued(std::size_t depth) override { depths.push_back(depth); }
+  void ended(const engine::Op& op, shmgemm_status status, const model::GemmTiming&) override {
+    endings.emplace_back(op.command.id, status);
+  }
+  void rejected() override { ++rejects; }
+  void retired() override { ++retirements; }
+
+  std::vector<std::size_t> depths;
+  std::vector<std::pair<std::uint64_t, shmgemm_status>> endings;
+  int rejects = 0, retirements = 0;
+};
+
+model::Hardware one_pe(const std::string& clock = "1GHz") {
+  return model::Hardware(
+      {{"model", "scalesim_os"}, {"clock", clock}, {"rows", "1"}, {"cols", "1"}});
+}
+
+TEST(HostPort, AnObserverIsToldWhatBecomesOfCommands) {
+  Host host;  // for its region and rings; the port is another one
+  Noted noted;
+  engine::HostPortOptions options;
+  options.compute = [](const shmgemm::compute::Gemm&) {};
+  options.last_cycle = 1000;
+  host.port = std::make_unique<engine::HostPort>(
+      host.region, std::vector<engine::DeviceSetup>{{one_pe(), nullptr, &noted}}, host.events,
+      options);
+  auto late = host.product(3, 10);
+  late.release_cycles = 1001;
+  auto too_long = host.product(4, 2000);
+  for (const auto& command : {host.product(1, 10), host.product(2, 10), late, too_long}) {
+    host.send(command);
+  }
+  host.send(host.command(SHMGEMM_OP_FLUSH, 5));
+  host.serve();
+  EXPECT_EQ(noted.depths, (std::vector<std::size_t>{1, 2, 3}));
+  EXPECT_EQ(noted.endings,
+            (std::vector<std::pair<std::uint64_t, shmgemm_status>>{
+                {1, SHMGEMM_STATUS_OK}, {2, SHMGEMM_STATUS_OK}, {4, SHMGEMM_STATUS_ERROR}}));
+  EXPECT_EQ(noted.rejects, 1);
+  EXPECT_EQ(noted.retirements, 1);
+  EXPECT_EQ(host.status(3), SHMGEMM_STATUS_ERROR);
+  EXPECT_EQ(host.events.now(), 20u);
+}
+
+TEST(HostPort, WithoutARegionItServesWhatIsEnqueued) {
+  model::EventQueue events;
+  engine::OpTable table;
+  std::vector<std::pair<std::uint64_t, model::Cycle>> ended;
+  engine::HostPortOptions options;
+  options.returned = [&](engine::Op* op, shmgemm_status, const model::GemmTiming& timing) {
+    ended.emplace_back(op->command.id, timing.total());
+    table.remove(op);
+  };
+  engine::HostPort port(nullptr, std::vector<engine::DeviceSetup>(2, {one_pe()}), events, options);
+  Host host;  // makes commands
+  for (const std::uint64_t id : {1, 2, 3}) {
+    auto command = host.product(id, 10 * static_cast<std::uint32_t>(id));
+    command.stream = static_cast<std::uint32_t>(id);
+    command.device = id == 3 ? 1 : 0;
+    port.enqueue(table.add(command, engine::kNoQueuePair));
+  }
+  EXPECT_TRUE(port.busy());
+  EXPECT_FALSE(port.poll());
+  while (!events.empty()) port.run_next();
+  EXPECT_FALSE(port.busy());
+  EXPECT_EQ(ended,
+            (std::vector<std::pair<std::uint64_t, model::Cycle>>{{1, 10}, {3, 30}, {2, 20}}));
+  EXPECT_EQ(events.now(), 30u);
+}
+
+TEST(HostPort, TheDevicesOfOneHostHaveOneClock) {
+  Host host;
+  const auto make = [&host](std::vector<engine::DeviceSetup> setups) {
+    engine::HostPort(host.region, setups, host.events, {});
+  };
+  EXPECT_THROW(make({}), std::invalid_argument);
+  EXPECT_THROW(make({{one_pe()}, {one_pe("940MHz")}}), std::invalid_argument);
+  EXPECT_NO_THROW(make({{one_pe()}, {one_pe()}}));
+}
+
 }  // namespace

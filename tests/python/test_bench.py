@@ -79,7 +79,7 @@ def test_row_without_goal_is_neither_met_nor_missed() -> None:
     assert (row.met, row.goal, row.ratio) == (None, None, None)
 
 
-@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize("bench", [*BENCHES, "sst"])
 def test_shipped_goals_load(bench: str) -> None:
     rows = harness.specs(bench)
     assert rows

@@ -46,18 +46,28 @@ def test_the_text_fits_the_terminal_and_says_what_to_do(
 def test_programs_on_the_path_are_asked_for_their_version(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    program = tmp_path / "sst-config"
-    program.write_text("#!/bin/sh\necho 15.1.0\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    for name, answer in (
+        ("sst-config", tmp_path),
+        ("sst", "SST-Core Version 1.2.3"),
+        ("qemu-system-riscv64", "QEMU 7"),
+    ):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\necho {answer}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert main(["doctor", "--json"]) == 0
-    assert findings(capsys)["SST"] == {
-        "name": "SST",
+    found = findings(capsys)
+    assert found["QEMU"] == {
+        "name": "QEMU",
         "ok": True,
-        "text": f"15.1.0 ({program})",
+        "text": f"QEMU 7 ({program})",
         "required": False,
         "advice": "",
     }
+    # Whatever this package's element was built for, it was not that.
+    assert found["SST"]["text"].startswith("1.2.3, ")
+    assert not found["SST"]["ok"] and "for --engine sst" in found["SST"]["advice"]
 
 
 def test_an_engine_that_does_not_start_is_found_out(

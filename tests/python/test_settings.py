@@ -68,6 +68,7 @@ def test_own_defaults() -> None:
         "debug": False,
         "plugins": (),
         "engine_path": None,
+        "sst_config": None,
     }
 
 

@@ -31,17 +31,12 @@ constexpr std::chrono::milliseconds kSlice{20};  // how often a start looks up
 int above_standard(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, kTheirSocket + 1); }
 
 std::vector<std::string> arguments_for(const SessionOptions& options) {
-  std::vector<std::string> words = {options.engine_path,
-                                    "--region-fd",
-                                    std::to_string(kTheirRegion),
-                                    "--control-fd",
-                                    std::to_string(kTheirSocket),
-                                    "--parent",
-                                    std::to_string(getpid()),
-                                    "--devices",
-                                    std::to_string(options.devices),
-                                    "--threads",
-                                    std::to_string(options.threads)};
+  std::vector<std::string> words = {options.engine_path};
+  words.insert(words.end(), options.engine_words.begin(), options.engine_words.end());
+  words.insert(words.end(),
+               {"--region-fd", std::to_string(kTheirRegion), "--control-fd",
+                std::to_string(kTheirSocket), "--parent", std::to_string(getpid()), "--devices",
+                std::to_string(options.devices), "--threads", std::to_string(options.threads)});
   for (const std::string& plugin : options.plugins) {
     words.push_back("--plugin");
     words.push_back(plugin);
@@ -120,7 +115,14 @@ void EngineProcess::spawn(const SessionOptions& options, const region::Region& r
   sigset_t none;
   sigemptyset(&none);
   posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  short flags = POSIX_SPAWN_SETSIGMASK;
+  if (!options.engine_words.empty()) {
+    // A program that is not ours ends on the terminal's Ctrl-C, which is meant for the session, and
+    // what it prints is no output of this one.
+    flags |= POSIX_SPAWN_SETPGROUP;
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  }
+  posix_spawnattr_setflags(&attributes, flags);
   auto words = arguments_for(options);
   auto variables = environment();
   const int error = posix_spawn(&pid_, path_.c_str(), &actions, &attributes, pointers(words).data(),

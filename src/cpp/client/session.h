@@ -68,7 +68,9 @@ struct Stats {
 };
 
 struct SessionOptions {
-  std::string engine_path;                        // shmgemm-engine
+  std::string engine_path;                        // shmgemm-engine, or sst
+  std::vector<std::string> engine_words;          // before the words it gets from here; with some,
+                                                  // it has a process group of its own
   std::map<std::string, std::string> parameters;  // the hardware, as model/hardware.h reads it
   std::vector<std::string> plugins;               // files with timing models
   std::uint64_t region_bytes = 256ull << 20;

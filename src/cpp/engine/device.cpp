@@ -42,7 +42,8 @@ Device::Device(const model::Hardware& hardware, DeviceHost host)
       supervision_(host_.limits) {}
 
 std::unique_ptr<Device::Instance> Device::make_instance() {
-  auto instance = std::make_unique<Instance>(Instance{Lane(host_.events, host_.owner), nullptr});
+  auto instance = std::make_unique<Instance>(
+      Instance{Lane(host_.events, host_.owner, host_.last_cycle), nullptr});
   instance->model = hardware_.create_model(instance->lane, host_.memory);
   return instance;
 }
@@ -50,7 +51,18 @@ std::unique_ptr<Device::Instance> Device::make_instance() {
 void Device::retire() {
   if (!instance_) return;
   instance_->lane.close();
+  if (host_.observer != nullptr) host_.observer->retired();
   retired_.push_back(std::move(instance_));
+}
+
+void Device::enqueue(Op* op) {
+  queue_.push_back(op);
+  if (host_.observer != nullptr) host_.observer->queued(queue_.size() + busy());
+}
+
+void Device::count_reject() {
+  ++counters_.rejects;
+  if (host_.observer != nullptr) host_.observer->rejected();
 }
 
 void Device::advance() {
@@ -89,7 +101,12 @@ void Device::start(Op* op) {
   op->start = host_.events.now();
   if (op->command.op == SHMGEMM_OP_GEMM) return start_product(op);
   if (op->command.op == SHMGEMM_OP_RESET) counters_ = DeviceCounters{};
-  host_.ended(op, SHMGEMM_STATUS_OK, model::GemmTiming{});
+  tell_ended(op, SHMGEMM_STATUS_OK, model::GemmTiming{});
+}
+
+void Device::tell_ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+  if (host_.observer != nullptr) host_.observer->ended(*op, status, timing);
+  host_.ended(op, status, timing);
 }
 
 void Device::start_product(Op* op) {
@@ -116,7 +133,7 @@ void Device::end(std::uint64_t run, const model::GemmTiming& timing) {
   supervision_.check_end(timing, host_.events.now());
   ++counters_.ops;
   counters_.busy_cycles += timing.busy;
-  host_.ended(std::exchange(op_, nullptr), SHMGEMM_STATUS_OK, timing);
+  tell_ended(std::exchange(op_, nullptr), SHMGEMM_STATUS_OK, timing);
 }
 
 void Device::count_event() {
@@ -133,7 +150,7 @@ void Device::end_badly(shmgemm_status status, const std::string& why) {
   host_.log("timing model \"" + hardware_.model().name + "\"" + what + ": " + why);
   if (!busy()) return;  // it had called done() before
   ++counters_.rejects;
-  host_.ended(std::exchange(op_, nullptr), status, model::GemmTiming{});
+  tell_ended(std::exchange(op_, nullptr), status, model::GemmTiming{});
 }
 
 }  // namespace shmgemm::engine

@@ -23,23 +23,35 @@ struct DeviceCounters {
   std::uint64_t busy_cycles = 0;
 };
 
+// Told, in simulated time, what becomes of a device's commands; for statistics.
+class DeviceObserver {
+ public:
+  virtual ~DeviceObserver() = default;
+  virtual void queued(std::size_t depth) = 0;  // with the op that was just added
+  virtual void ended(const Op& op, shmgemm_status status, const model::GemmTiming& timing) = 0;
+  virtual void rejected() = 0;  // it never became an op
+  virtual void retired() = 0;   // the model is to be called no more; a fresh one takes the next op
+};
+
 // What a device stands in.
 struct DeviceHost {
   model::EventQueue& events;
   std::uint32_t owner;  // of its model's events, above 0
   model::Memory* memory;
+  DeviceObserver* observer;  // may be null
   // Called in simulated time, when an op has ended; the op is the device's no more. UNSUPPORTED
   // where the model refused it, ERROR where the model failed.
   std::function<void(Op*, shmgemm_status, const model::GemmTiming&)> ended;
   std::function<void(const std::string&)> log;
   model::EventLimits limits;
+  model::Cycle last_cycle = kLastCycle;  // no event lies past it
 };
 
 class Device {
  public:
   Device(const model::Hardware& hardware, DeviceHost host);  // throws as create_model()
 
-  void enqueue(Op* op) { queue_.push_back(op); }
+  void enqueue(Op* op);
   // Starts whatever can start now. Call after enqueue() and after any op anywhere has ended.
   void advance();
 
@@ -48,8 +60,10 @@ class Device {
   // Ends what the model was doing with ERROR and replaces the model.
   void fail(const std::string& why);
   void drop_retired() { retired_.clear(); }  // not from within an event
+  void count_reject();                       // of a command that never became an op
 
-  DeviceCounters& counters() { return counters_; }
+  const model::Hardware& hardware() const { return hardware_; }
+  const DeviceCounters& counters() const { return counters_; }
   std::uint64_t peak_macs_per_cycle() const { return peak_macs_per_cycle_; }
   std::uint64_t accumulation_length(const shmgemm_command& gemm);  // of the model's array
 
@@ -62,6 +76,7 @@ class Device {
   bool may_start(Op* op);
   void start(Op* op);
   void start_product(Op* op);
+  void tell_ended(Op* op, shmgemm_status status, const model::GemmTiming& timing);
   void end(std::uint64_t run, const model::GemmTiming& timing);
   void end_badly(shmgemm_status status, const std::string& why);
   std::unique_ptr<Instance> make_instance();

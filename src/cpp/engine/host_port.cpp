@@ -51,6 +51,21 @@ compute::Gemm product_of(const shmgemm_command& command, std::byte* base) {
   return gemm;
 }
 
+// Simulated time counts cycles of one clock.
+std::uint64_t common_clock(const std::vector<DeviceSetup>& setups) {
+  if (setups.empty()) throw std::invalid_argument("there is no device to serve");
+  const std::uint64_t clock_hz = setups[0].hardware.clock_hz();
+  for (std::size_t i = 1; i < setups.size(); ++i) {
+    if (setups[i].hardware.clock_hz() == clock_hz) continue;
+    throw std::invalid_argument(
+        "device " + std::to_string(i) +
+        " has clock = " + setups[i].hardware.parameters().text().at("clock") + ", device 0 has " +
+        setups[0].hardware.parameters().text().at("clock") +
+        ": the devices of one host need one clock");
+  }
+  return clock_hz;
+}
+
 template <std::size_t size>
 void copy_text(char (&to)[size], const std::string& from) {
   std::memcpy(to, from.data(), std::min(from.size(), size - 1));
@@ -63,25 +78,39 @@ HostPort::QueuePair::QueuePair(region::Region& region, std::uint32_t index)
       completions(region.queue_pair(index)->completions, SHMGEMM_RING_SLOTS),
       client(region.client(index)) {}
 
-HostPort::HostPort(std::shared_ptr<region::Region> region, const model::Hardware& hardware,
+HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<DeviceSetup>& setups,
                    model::EventQueue& events, HostPortOptions options)
     : region_(std::move(region)),
       events_(events),
       options_(std::move(options)),
-      clock_hz_(hardware.clock_hz()),
-      model_name_(hardware.model().name),
-      limits_{region_->heap_begin(), region_->heap_end(), region_->generation(), options_.devices},
-      waiter_(region_->engine()) {
+      clock_hz_(common_clock(setups)),
+      limits_{0, 0, 0, static_cast<std::uint32_t>(setups.size())} {
+  if (region_) meet_hosts();
+  for (const DeviceSetup& setup : setups) {
+    const auto owner = static_cast<std::uint32_t>(devices_.size()) + 1;
+    const auto on_end = [this](Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+      ended(op, status, timing);
+    };
+    devices_.push_back(std::make_unique<Device>(
+        setup.hardware, DeviceHost{events_, owner, setup.memory, setup.observer, on_end,
+                                   options_.log, options_.limits, options_.last_cycle}));
+  }
+}
+
+void HostPort::meet_hosts() {
+  limits_.heap_begin = region_->heap_begin();
+  limits_.heap_end = region_->heap_end();
+  limits_.generation = region_->generation();
+  waiter_.emplace(region_->engine());
   for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
     pairs_.push_back(std::make_unique<QueuePair>(*region_, i));
   }
-  for (std::uint32_t i = 0; i < options_.devices; ++i) {
-    DeviceHost host{events_, i + 1, nullptr, nullptr, options_.log, options_.limits};
-    host.ended = [this](Op* op, shmgemm_status status, const model::GemmTiming& timing) {
-      ended(op, status, timing);
-    };
-    devices_.push_back(std::make_unique<Device>(hardware, std::move(host)));
-  }
+}
+
+void HostPort::enqueue(Op* op) {
+  Device& device = *devices_[op->command.device];
+  device.enqueue(op);
+  device.advance();
 }
 
 bool HostPort::poll() {
@@ -113,6 +142,11 @@ void HostPort::run_next() {
   }
 }
 
+bool HostPort::busy() const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [](const auto& device) { return device->busy(); });
+}
+
 void HostPort::fail_forgotten_op() {
   for (const auto& device : devices_) {
     if (device->busy()) return device->fail(model::kNeverDone);
@@ -121,7 +155,11 @@ void HostPort::fail_forgotten_op() {
 }
 
 void HostPort::wait(region::Nanoseconds limit) {
-  waiter_.wait([this] { return ready(); }, limit);
+  waiter_->wait([this] { return ready(); }, limit);
+}
+
+void HostPort::wake_clients() {
+  for (const auto& pair : pairs_) region::wake(pair->client);
 }
 
 void HostPort::stop() {
@@ -153,10 +191,10 @@ shmgemm_status HostPort::check(const QueuePair& pair, const shmgemm_command& com
   if (!is_served(command)) return SHMGEMM_STATUS_UNSUPPORTED;
   // A FLUSH takes no time; refused, it would leave what is in flight without an answer.
   if (command.op != SHMGEMM_OP_FLUSH &&
-      (events_.now() > kLastCycle || command.release_cycles > kLastCycle)) {
+      (events_.now() > options_.last_cycle || command.release_cycles > options_.last_cycle)) {
     options_.log("simulated time is at cycle " + std::to_string(events_.now()) +
-                 ", release time at " + std::to_string(command.release_cycles) +
-                 ": past 2^62 no op is accepted");
+                 ", release time at " + std::to_string(command.release_cycles) + ": past cycle " +
+                 std::to_string(options_.last_cycle) + " no op is accepted");
     return SHMGEMM_STATUS_ERROR;
   }
   return SHMGEMM_STATUS_OK;
@@ -174,7 +212,7 @@ shmgemm_completion HostPort::answer(const shmgemm_command& command, shmgemm_stat
 }
 
 void HostPort::reject(QueuePair& pair, const shmgemm_command& command, shmgemm_status status) {
-  if (command.device < devices_.size()) ++devices_[command.device]->counters().rejects;
+  if (command.device < devices_.size()) devices_[command.device]->count_reject();
   publish(pair, answer(command, status));
 }
 
@@ -217,6 +255,10 @@ void HostPort::compute(const shmgemm_command& command) const {
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
+  if (op->queue_pair == kNoQueuePair) {
+    options_.returned(op, status, timing);
+    return advance_devices();
+  }
   const shmgemm_command& command = op->command;
   QueuePair& pair = *pairs_[op->queue_pair];
   shmgemm_completion completion = answer(command, status);
@@ -247,13 +289,13 @@ void HostPort::publish(QueuePair& pair, const shmgemm_completion& completion) {
 }
 
 std::uint32_t HostPort::write_info(const shmgemm_command& command) const {
-  Device& device = *devices_[command.device];
+  const Device& device = *devices_[command.device];
   shmgemm_info info{};
   info.head.kind = SHMGEMM_REPORT_INFO;
   info.head.bytes = sizeof info;
   info.abi_major = SHMGEMM_ABI_MAJOR;
   info.abi_minor = SHMGEMM_ABI_MINOR;
-  info.devices = options_.devices;
+  info.devices = static_cast<std::uint32_t>(devices_.size());
   info.threads = options_.threads;
   info.clock_hz = clock_hz_;
   info.peak_macs_per_cycle = device.peak_macs_per_cycle();
@@ -264,7 +306,7 @@ std::uint32_t HostPort::write_info(const shmgemm_command& command) const {
   info.dtypes = 1u << SHMGEMM_DTYPE_FLOAT32 | 1u << SHMGEMM_DTYPE_FLOAT16 |
                 1u << SHMGEMM_DTYPE_BFLOAT16 | 1u << SHMGEMM_DTYPE_INT8;
   copy_text(info.engine, options_.engine_name);
-  copy_text(info.model, model_name_);
+  copy_text(info.model, device.hardware().model().name);
   copy_text(info.version, SHMGEMM_VERSION);
   std::memcpy(region_->base() + std::uint64_t{command.report} * SHMGEMM_BLOCK_ALIGN, &info,
               sizeof info);

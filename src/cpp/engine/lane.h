@@ -11,18 +11,20 @@
 
 namespace shmgemm::engine {
 
-// Simulated time ends here, and nothing is accepted past it, so that no sum of cycles can wrap.
+// Simulated time ends here at the latest, and nothing is accepted past it, so that no sum of cycles
+// can wrap.
 inline constexpr model::Cycle kLastCycle = model::Cycle{1} << 62;
 
 class Lane final : public model::Scheduler {
  public:
-  Lane(model::EventQueue& events, std::uint32_t owner) : events_(events), owner_(owner) {}
+  Lane(model::EventQueue& events, std::uint32_t owner, model::Cycle last)
+      : events_(events), owner_(owner), last_(last) {}
 
   model::Cycle now() const override { return events_.now(); }
   void at(model::Cycle time, std::function<void()> callback) override {
-    if (time > kLastCycle) {
+    if (time > last_) {
       throw model::ModelError("event at cycle " + std::to_string(time) +
-                              ": simulated time ends at 2^62");
+                              ": simulated time ends at cycle " + std::to_string(last_));
     }
     if (!closed_) events_.at(time, std::move(callback), owner_);
   }
@@ -34,6 +36,7 @@ class Lane final : public model::Scheduler {
  private:
   model::EventQueue& events_;
   const std::uint32_t owner_;
+  const model::Cycle last_;
   bool closed_ = false;
 };
 

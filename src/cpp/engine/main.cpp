@@ -104,13 +104,13 @@ void serve(const Arguments& arguments) {
   compute::Engine numbers(arguments.threads);
   model::EventQueue events;
   engine::HostPortOptions options;
-  options.devices = arguments.devices;
   options.threads = numbers.threads();
   options.compute = [&numbers](const compute::Gemm& gemm) { numbers.run(gemm); };
   options.log = [](const std::string& text) {
     std::fprintf(stderr, "shmgemm-engine: %s\n", text.c_str());
   };
-  engine::HostPort port(region, hardware, events, options);
+  engine::HostPort port(region, std::vector<engine::DeviceSetup>(arguments.devices, {hardware}),
+                        events, options);
   std::promise<void> ended;
   engine::Control control(arguments.control_fd, arguments.parent_pid, self, [&port, &ended] {
     port.stop();

@@ -13,6 +13,9 @@ namespace shmgemm::engine {
 
 struct Op;
 
+// In place of a queue pair's number: the op did not come from a host.
+inline constexpr std::uint32_t kNoQueuePair = UINT32_MAX;
+
 // An op that another waits for. Op slots are reused; the ticket tells whether it is still the same
 // op.
 struct Dependency {

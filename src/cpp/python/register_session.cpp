@@ -34,12 +34,14 @@ MatrixView view_of(const View& view) {
 }
 
 SessionPtr open_session(const std::string& engine_path,
+                        const std::vector<std::string>& engine_words,
                         const std::map<std::string, std::string>& parameters,
                         const std::vector<std::string>& plugins, std::uint64_t region_bytes,
                         std::uint32_t devices, std::uint32_t threads, double timeout_s,
                         bool bit_accurate, bool debug) {
   SessionOptions options;
   options.engine_path = engine_path;
+  options.engine_words = engine_words;
   options.parameters = parameters;
   options.plugins = plugins;
   options.region_bytes = region_bytes;
@@ -197,7 +199,9 @@ void register_session(py::module_& module) {
   register_records(module);
   using namespace py::literals;
   py::class_<Session, SessionPtr>(module, "Session")
-      .def(py::init(&open_session), py::kw_only(), "engine_path"_a, "parameters"_a,
+      .def(py::init(&open_session), py::kw_only(), "engine_path"_a,
+           "engine_words"_a = std::vector<std::string>{},
+           "parameters"_a = std::map<std::string, std::string>{},
            "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
            "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
            "debug"_a = false)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import _core, hardware, plugins, settings
+from . import _core, hardware, plugins, settings, sst
 from .errors import Unsupported
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -119,6 +119,7 @@ def open(
     debug: bool | None = None,
     plugins: str | Path | Iterable[str | Path] | None = None,
     engine_path: str | Path | None = None,
+    sst_config: str | Path | None = None,
     **parameters: Any,
 ) -> Session:
     """Open a session and make it the current one.
@@ -137,7 +138,9 @@ def open(
         timeout: seconds without a sign of life after which the engine is given up.
         debug: write each command to stderr.
         plugins: shared objects with timing models of your own, a path or several.
-        engine_path: another `shmgemm-engine`.
+        engine_path: another `shmgemm-engine`, or another `sst`.
+        sst_config: an SST configuration of your own for engine="sst", with a shmgemm.HostPort and
+            `devices` shmgemm.GemmDevices that are `hardware` (`shmgemm sst-config` prints one).
 
     What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
 
@@ -145,6 +148,7 @@ def open(
         ValueError: a setting, parameter or plug-in that is not legal; the message says where it
             came from.
         FileNotFoundError: a file that does not exist.
+        Unsupported: engine="sst" without SST, or without the element built for it.
         RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
     """
     former = current_or_none()
@@ -162,6 +166,7 @@ def open(
             "debug": debug,
             "plugins": plugins,
             "engine_path": engine_path,
+            "sst_config": sst_config,
         },
         parameters,
     )
@@ -173,16 +178,17 @@ def open(
 def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Session:
     found = {name: settings.resolve_with_origin(name, arguments[name]) for name in arguments}
     given = {name: resolved.value for name, resolved in found.items()}
-    if given["engine"] != "embedded":
-        raise Unsupported(
-            f"engine={given['engine']!r} is not part of this version; engine='embedded' is"
-        )
     if given["guest"]:
         raise Unsupported("guest=True is not part of this version; leave it out to go direct")
     models_from = plugins.load(arguments["plugins"])
     described = hardware.load(given["hardware"], parameters, place=found["hardware"].place)
+    engine_path: str = given["engine_path"] or default_engine_path()
+    engine_words: list[str] = []
+    if given["engine"] == "sst":
+        engine_path, engine_words = sst.command(given["engine_path"], given["sst_config"])
     core = _core.Session(
-        engine_path=given["engine_path"] or default_engine_path(),
+        engine_path=engine_path,
+        engine_words=engine_words,
         parameters=described.parameters,
         plugins=models_from,
         region_bytes=given["region"],
@@ -192,7 +198,27 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
+    if given["engine"] == "sst" and given["sst_config"] is not None:
+        _check_served(core, described, given)
     return Session(core, described, given["numerics"], given["strict"], given["devices"])
+
+
+def _check_served(
+    core: _core.Session, described: hardware.Hardware, given: Mapping[str, Any]
+) -> None:
+    """Whether the devices of the user's own configuration are those the session speaks of."""
+    info = core.info()
+    for name, wanted in (
+        ("devices", given["devices"]),
+        ("model", described.model),
+        ("clock_hz", described.clock_hz),
+    ):
+        if info[name] != wanted:
+            core.close()
+            raise ValueError(
+                f"sst_config = {given['sst_config']!r} has {name} = {info[name]!r}, the session was"
+                f" opened with {wanted!r}"
+            )
 
 
 def default_engine_path() -> str:

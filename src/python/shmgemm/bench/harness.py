@@ -213,15 +213,22 @@ def interleaved(
 
 
 def measure(
-    subject: str, device: str | Mapping[str, Any] | None = None, **options: Any
+    subject: str,
+    device: str | Mapping[str, Any] | None = None,
+    engine: str = "embedded",
+    **options: Any,
 ) -> dict[str, Timing | None]:
     """Run `shmgemm-measure`, the C++ side, on some hardware or the default: "ours" and "floor"."""
-    from .. import hardware, settings
+    from .. import hardware, settings, sst
     from ..session import default_engine_path
 
-    engine = settings.resolve("engine_path", None) or default_engine_path()
+    path: str = settings.resolve("engine_path", None) or default_engine_path()
+    engine_words: list[str] = []
+    if engine == "sst":
+        path, engine_words = sst.command()
     program = Path(default_engine_path()).with_name("shmgemm-measure")
-    words = [str(program), subject, f"engine={engine}"]
+    words = [str(program), subject, f"engine={path}"]
+    words += [f"engine_word={word}" for word in engine_words]
     words += [f"hw.{name}={value}" for name, value in hardware.load(device).parameters.items()]
     words += [f"{name}={value}" for name, value in options.items()]
     answer = json.loads(run(words))

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "compare the timing models with the tools and measurements they stand for",
     "info": "list presets, timing models and their parameters",
     "plugin": "print compiler flags for a timing model of your own",
+    "sst-config": "print what SST must be told to use the device as an element",
     "doctor": "say what this machine has, what it misses and what to do about it",
 }
 
@@ -35,7 +36,7 @@ def parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == command:
-            import_module(f".{name}", __name__).add_parser(subparsers)
+            import_module(f".{name.replace('-', '_')}", __name__).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return root

@@ -57,12 +57,14 @@ def open_session(args: argparse.Namespace) -> Session:
 
 def describe(session: Session, args: argparse.Namespace) -> str:
     """One line: what is being simulated, by what."""
+    from .. import settings
     from .._version import __version__
 
+    engine = settings.resolve("engine", args.engine)
     hardware = session.hardware
     guest = " through a guest" if args.guest else ""
     return (
-        f"shmgemm {__version__}, {args.engine or 'embedded'} engine{guest}, {hardware.label}"
+        f"shmgemm {__version__}, {engine} engine{guest}, {hardware.label}"
         f" ({hardware.parameters['model']}, {session.clock_hz / 1e6:g} MHz, {hardware.digest}),"
         f" {session.numerics} numerics"
     )

@@ -30,11 +30,22 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="few samples: to try it, not to judge by"
     )
+    parser.add_argument(
+        "--engine",
+        choices=("embedded", "sst"),
+        default="embedded",
+        help="sst, with latency: commands and products through SST beside the embedded engine's",
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    rows: list[harness.Row] = import_module(f"..bench.{args.what}", __package__).run(args.quick)
+    bench = args.what
+    if args.engine == "sst":
+        if bench != "latency":
+            raise ValueError(f"bench {bench} --engine sst: there is none, only bench latency's")
+        bench = "through_sst"
+    rows: list[harness.Row] = import_module(f"..bench.{bench}", __package__).run(args.quick)
     print(harness.to_json(rows) if args.json else harness.table(rows))
     missed = [row for row in rows if row.met is False]
     for row in missed:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Unsupported
 from ._options import add_session_options, describe, open_session
 
 WIDTH = 80
@@ -224,8 +225,17 @@ def _program(name: str, program: str, advice: str) -> Finding:
 
 
 def _sst() -> Finding:
-    advice = "for --engine sst install SST (sst-simulator.org) and put its bin/ on PATH"
-    return _program("SST", "sst-config", advice)
+    from .. import sst
+
+    found = ""
+    try:
+        installed = sst.find()
+        found = f"{installed.version}, "
+        sst.command()
+    except Unsupported as error:
+        problem, _, advice = str(error).partition(": ")
+        return Finding("SST", False, found + problem, False, f"for --engine sst {advice}")
+    return Finding("SST", True, f"{installed.version} ({installed.executable})", False)
 
 
 def _qemu() -> Finding:
