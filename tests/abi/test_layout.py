@@ -37,6 +37,8 @@ ENUMS: dict[str, type[IntEnum]] = {
     "CONTROL": abi.ControlKind,
     "REPORT": abi.ReportKind,
     "ACTIVITY": abi.Activity,
+    "CONFIGURE": abi.Configure,
+    "ARENA": abi.ArenaState,
 }
 CONSTANTS = {
     "MAGIC": abi.MAGIC,
@@ -140,7 +142,14 @@ def test_every_name_of_the_header_is_in_python() -> None:
     defined = set(re.findall(r"#define (SHMGEMM_[A-Z0-9_]+)", text)) - helpers
     counts = {
         f"SHMGEMM_{name}"
-        for name in ("OP_COUNT", "DTYPE_COUNT", "LEVELS", "OPERANDS", "ACTIVITIES")
+        for name in (
+            "OP_COUNT",
+            "DTYPE_COUNT",
+            "LEVELS",
+            "OPERANDS",
+            "ACTIVITIES",
+            "CONFIGURE_COUNT",
+        )
     }
     indices = {name for name in in_enums if re.match(r"SHMGEMM_(LEVEL|OPERAND)_", name)}
     assert (in_enums | defined) - counts - indices == {

@@ -40,16 +40,22 @@
 /* Operations. 0..7 keep the numbers of the older fixed records. */
 enum shmgemm_op {
   SHMGEMM_OP_NOOP = 0,
-  SHMGEMM_OP_ECHO = 1, /* arg[0..2] come back in busy, fill_drain, memory_stall */
-  SHMGEMM_OP_COMPUTE = 2,
-  SHMGEMM_OP_READ = 3,
-  SHMGEMM_OP_WRITE = 4,
-  SHMGEMM_OP_RESET = 5,    /* ends what is in flight on the device, zeroes its counters */
-  SHMGEMM_OP_GET_INFO = 6, /* fills the report block with struct shmgemm_info */
-  SHMGEMM_OP_CONFIGURE = 7,
+  SHMGEMM_OP_ECHO = 1,      /* arg[0..2] come back in busy, fill_drain, memory_stall */
+  SHMGEMM_OP_COMPUTE = 2,   /* arg[0] FLOPs, arg[1] latency model */
+  SHMGEMM_OP_READ = 3,      /* device memory arg[0], arg[1] bytes, to the heap at arg[2] */
+  SHMGEMM_OP_WRITE = 4,     /* the other way */
+  SHMGEMM_OP_RESET = 5,     /* ends what is in flight on the device, zeroes its counters */
+  SHMGEMM_OP_GET_INFO = 6,  /* fills the report block with struct shmgemm_info */
+  SHMGEMM_OP_CONFIGURE = 7, /* arg[0] an enum shmgemm_configure, arg[1] its value */
   SHMGEMM_OP_GEMM = 8,
   SHMGEMM_OP_FLUSH = 9, /* ends with `after`, or, where that is 0, with all before it in its ring */
   SHMGEMM_OP_COUNT = 10
+};
+
+/* Parameters of CONFIGURE. */
+enum shmgemm_configure {
+  SHMGEMM_CONFIGURE_MAX_COMPUTE_UNITS = 0, /* above which COMPUTE is refused; at first 2^40 */
+  SHMGEMM_CONFIGURE_COUNT = 1
 };
 
 enum shmgemm_dtype {
@@ -213,7 +219,13 @@ struct shmgemm_info {
   uint64_t ops; /* completed by the device since its last RESET */
   uint64_t rejects;
   uint64_t busy_cycles;
-  uint64_t dtypes; /* bit d set: dtype_in d is served */
+  uint64_t dtypes;          /* bit d set: dtype_in d is served */
+  uint64_t link_commands;   /* answered on links (shmgemm_link.h) since the engine began */
+  uint64_t link_sojourn_ns; /* sum over them: from the socket and back to it */
+  uint64_t link_bytes_in;
+  uint64_t link_bytes_out;
+  uint64_t memory_bytes; /* of the device's own memory, which READ and WRITE reach */
+  uint64_t max_compute_units;
   char engine[16]; /* "embedded" or "sst" */
   char model[48];
   char version[32];
@@ -238,11 +250,21 @@ struct shmgemm_peer {
   uint8_t reserved[44];
 };
 
+/*
+ * An arena has one allocator, in its owner's private memory. Whoever allocates in a FREE one of a
+ * region that it did not create holds a lock (F_OFD_SETLK) on the byte at the arena's offset.
+ */
+enum shmgemm_arena_state {
+  SHMGEMM_ARENA_FREE = 0,
+  SHMGEMM_ARENA_LEASED = 1, /* by the session that created the region */
+  SHMGEMM_ARENA_GUEST = 2   /* for the device server in the guest */
+};
+
 struct shmgemm_arena {
   uint64_t offset;
   uint64_t bytes;
-  uint32_t owner; /* peer */
-  uint32_t state; /* 0 free, 1 leased */
+  uint32_t owner; /* peer; 0 where none */
+  uint32_t state; /* enum shmgemm_arena_state */
 };
 
 struct shmgemm_header {
@@ -313,7 +335,7 @@ SHMGEMM_OFFSET_IS(shmgemm_completion, report_bytes, 56);
 SHMGEMM_OFFSET_IS(shmgemm_completion, seq, 60);
 SHMGEMM_SIZE_IS(shmgemm_gemm_report, 184);
 SHMGEMM_SIZE_IS(shmgemm_timeline_entry, 32);
-SHMGEMM_SIZE_IS(shmgemm_info, 176);
+SHMGEMM_SIZE_IS(shmgemm_info, 224);
 SHMGEMM_SIZE_IS(shmgemm_peer, 64);
 SHMGEMM_SIZE_IS(shmgemm_arena, 24);
 SHMGEMM_OFFSET_IS(shmgemm_header, region_bytes, 16);

@@ -364,7 +364,7 @@ static enum shmgemm_status shmgemm_check_arenas(const struct shmgemm_header* hea
     if (!shmgemm_range_within(arena->offset, arena->bytes, header->heap_offset, heap_end,
                               &ranges[i]))
       return SHMGEMM_STATUS_OUT_OF_BOUNDS;
-    if (arena->state > 1 || arena->owner > header->queue_pair_count)
+    if (arena->state > SHMGEMM_ARENA_GUEST || arena->owner > header->queue_pair_count)
       return SHMGEMM_STATUS_BAD_ARGUMENT;
     for (j = 0; j < i; ++j)
       if (shmgemm_ranges_overlap(ranges[i], ranges[j])) return SHMGEMM_STATUS_OVERLAP;

@@ -41,6 +41,16 @@ class Op(IntEnum):
     FLUSH = 9
 
 
+class Configure(IntEnum):
+    MAX_COMPUTE_UNITS = 0
+
+
+class ArenaState(IntEnum):
+    FREE = 0
+    LEASED = 1
+    GUEST = 2
+
+
 class Dtype(IntEnum):
     NONE = 0
     FLOAT32 = 1
@@ -211,6 +221,12 @@ class Info(ctypes.LittleEndianStructure):
         ("rejects", _U64),
         ("busy_cycles", _U64),
         ("dtypes", _U64),
+        ("link_commands", _U64),
+        ("link_sojourn_ns", _U64),
+        ("link_bytes_in", _U64),
+        ("link_bytes_out", _U64),
+        ("memory_bytes", _U64),
+        ("max_compute_units", _U64),
         ("engine", ctypes.c_char * 16),
         ("model", ctypes.c_char * 48),
         ("version", ctypes.c_char * 32),
