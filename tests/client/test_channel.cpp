@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "direct.h"
 #include "engine/host_port.h"
 #include "model/event_queue.h"
 
@@ -61,8 +62,8 @@ class Engine {
 
 class ChannelTest : public testing::Test {
  protected:
-  ChannelTest() : heap(std::make_shared<Heap>(4 << 20)), channel(heap, 0) {
-    channel.begin_generation();
+  ChannelTest() : heap(std::make_shared<Heap>(4 << 20)), channel(heap) {
+    begin_direct(*heap, channel);
   }
   static shmgemm_command echo(std::uint64_t value, bool flush = true) {
     shmgemm_command command{};
@@ -191,7 +192,7 @@ TEST_F(ChannelTest, AFailureEndsEveryWaitAndFreesWhatWasPinned) {
   EXPECT_THROW(submit(echo(1)), shmgemm::DeviceLost);
   block = nullptr;
   EXPECT_EQ(heap->allocator().used_bytes(), 0u);
-  channel.begin_generation();
+  begin_direct(*heap, channel);
   Engine engine(heap);
   EXPECT_EQ(wait(submit(echo(3))).busy_cycles, 3u);
 }

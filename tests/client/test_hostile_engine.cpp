@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "client/channel.h"
+#include "direct.h"
 
 namespace shmgemm {
 namespace {
@@ -165,10 +166,10 @@ TEST(HostileEngine, EveryCallEndsAndNothingIsLost) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   constexpr std::size_t kCallers = 4;
   const auto heap = std::make_shared<Heap>(SHMGEMM_MIN_REGION_BYTES);
-  Channel channel(heap, 0);
+  Channel channel(heap);
   std::atomic<bool> killed{false}, stop{false};
   channel.set_on_nonsense([&] { killed.store(true); });
-  channel.begin_generation();
+  begin_direct(*heap, channel);
 
   Counts counts;
   std::set<std::uint64_t> touched;
@@ -189,7 +190,7 @@ TEST(HostileEngine, EveryCallEndsAndNothingIsLost) {
     engine.reset();  // proved dead
     channel.fail(Failure::kLost, "the engine is gone");
     killed.store(false);
-    channel.begin_generation();
+    begin_direct(*heap, channel);
   }
   stop.store(true);
   channel.fail(Failure::kLost, "the end");
@@ -210,7 +211,7 @@ TEST(HostileEngine, EveryCallEndsAndNothingIsLost) {
   }
   EXPECT_EQ(heap->allocator().used_bytes(), 0u) << "no block is held for ever";
 
-  channel.begin_generation();
+  begin_direct(*heap, channel);
   FlippingEngine honest(heap, 0, true);
   std::vector<std::uint64_t> ids;
   for (std::uint32_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) {

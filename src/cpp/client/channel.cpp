@@ -16,10 +16,8 @@ std::array<std::uint64_t, 5> offsets_named(const shmgemm_command& command) {
 
 }  // namespace
 
-Channel::Channel(std::shared_ptr<Heap> heap, std::uint32_t queue_pair)
+Channel::Channel(std::shared_ptr<Heap> heap)
     : heap_(std::move(heap)),
-      queue_pair_(queue_pair),
-      waiter_(heap_->region().client(queue_pair)),
       limits_{heap_->region().heap_begin(), heap_->region().heap_end(), 0, 0} {
   for (std::uint32_t i = kSlots; i > 0; --i) free_slots_.push_back(i - 1);
 }
@@ -65,8 +63,7 @@ std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool ab
   command.generation = limits_.generation;
   in_flight_.fetch_add(1, std::memory_order_relaxed);
   submitted_.fetch_add(1, std::memory_order_relaxed);
-  commands_->publish(command);
-  region::wake_if_sleeping(heap_->region().engine());
+  port_->publish(command);
   return slot.id;
 }
 
@@ -125,7 +122,7 @@ void Channel::wait_once(Lock& lock, Deadline deadline, region::Expect expect) {
   } else {
     reaping_ = true;
     lock.unlock();
-    happened = waiter_.wait([this] { return completions_->ready() || failed(); }, limit, expect);
+    happened = port_->wait(failure_flag_, limit, expect);
     lock.lock();
     reap();
     reaping_ = false;
@@ -145,7 +142,11 @@ void Channel::look_up(Lock& lock, Deadline deadline) {
 
 void Channel::reap() {
   shmgemm_completion completion;
-  while (nonsense_text_.empty() && completions_->poll(completion)) accept(completion);
+  try {
+    while (nonsense_text_.empty() && port_->poll(completion)) accept(completion);
+  } catch (const ProtocolError& error) {
+    nonsense(error.what());
+  }
 }
 
 void Channel::accept(const shmgemm_completion& completion) {
@@ -200,10 +201,10 @@ void Channel::free_slot(Slot& slot) {
 
 void Channel::fail(Failure kind, const std::string& message) {
   failure_flag_.store(true, std::memory_order_seq_cst);
-  region::wake(heap_->region().client(queue_pair_));
   Lock lock(mutex_);
+  if (port_) port_->wake();
   changed_.wait(lock, [this] { return !reaping_; });
-  if (completions_) reap();  // what was published before the end counts
+  if (port_) reap();  // what was published before the end counts
   failure_ = nonsense_text_.empty() ? kind : Failure::kProtocol;
   failure_text_ = nonsense_text_.empty() ? message : nonsense_text_ + "; it was killed";
   for (Slot& slot : slots_) {
@@ -216,16 +217,11 @@ void Channel::fail(Failure kind, const std::string& message) {
   changed_.notify_all();
 }
 
-void Channel::begin_generation() {
+void Channel::begin(std::unique_ptr<Port> port) {
   Lock lock(mutex_);
   changed_.wait(lock, [this] { return !reaping_; });
-  region::Region& region = heap_->region();
-  region.begin_generation();
-  shmgemm_queue_pair* pair = region.queue_pair(queue_pair_);
-  commands_ = std::make_unique<region::RingProducer<shmgemm_command>>(pair->commands, kSlots);
-  completions_ =
-      std::make_unique<region::RingConsumer<shmgemm_completion>>(pair->completions, kSlots);
-  limits_.generation = region.generation();
+  port_ = std::move(port);
+  limits_.generation = heap_->region().generation();
   limits_.devices = 255;
   unflushed_ = 0;
   nonsense_text_.clear();
@@ -234,7 +230,7 @@ void Channel::begin_generation() {
 
 void Channel::reap_abandoned() {
   Lock lock(mutex_);
-  if (!reaping_ && !failed() && completions_) reap();
+  if (!reaping_ && !failed()) reap();
 }
 
 bool Channel::wait_until_unused(region::Nanoseconds limit) {

@@ -1,6 +1,6 @@
-// The client's end of one queue pair. It hands out ids, holds a credit for each command in flight,
-// takes completions, checks them, and gives each to whoever waits. Any thread may call: one at a
-// time submits, and of those that wait one reaps for all.
+// The client's end of one way to an engine (port.h). It hands out ids, holds a credit for each
+// command in flight, takes completions, checks them, and gives each to whoever waits. Any thread
+// may call: one at a time submits, and of those that wait one reaps for all.
 #pragma once
 
 #include <array>
@@ -15,20 +15,20 @@
 
 #include "abi/shmgemm_validate.h"
 #include "client/heap.h"
+#include "client/port.h"
 #include "client/session.h"
-#include "region/ring.h"
 #include "region/waiter.h"
 
 namespace shmgemm::client {
 
-enum class Failure { kNone, kLost, kTimeout, kProtocol, kClosed };
+enum class Failure { kLost, kTimeout, kProtocol, kClosed };
 
 class Channel {
  public:
   using Deadline = region::Clock::time_point;
   static constexpr Deadline kNoDeadline = Deadline::max();
 
-  Channel(std::shared_ptr<Heap> heap, std::uint32_t queue_pair);
+  explicit Channel(std::shared_ptr<Heap> heap);  // failed until begin()
 
   // Fills in id, generation and flush flag, publishes and wakes the engine. Blocks while there is
   // no credit. `pin`: hold the blocks the command names until its completion was reaped; a caller
@@ -41,7 +41,7 @@ class Channel {
   // fails.
   void fail(Failure kind, const std::string& message);
   bool failed() const { return failure_flag_.load(std::memory_order_seq_cst); }
-  void begin_generation();  // at first and after a failure: empties the rings for a new engine
+  void begin(std::unique_ptr<Port> port);  // at first and after a failure; of this generation
   bool has_in_flight() const { return in_flight_.load(std::memory_order_relaxed) > 0; }
   void reap_abandoned();
   bool wait_until_unused(region::Nanoseconds limit);  // until no thread is inside wait()
@@ -79,12 +79,9 @@ class Channel {
   [[noreturn]] void throw_failure() const;
 
   std::shared_ptr<Heap> heap_;
-  std::uint32_t queue_pair_;
-  region::Waiter waiter_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::unique_ptr<region::RingProducer<shmgemm_command>> commands_;
-  std::unique_ptr<region::RingConsumer<shmgemm_completion>> completions_;
+  std::unique_ptr<Port> port_;
   shmgemm_limits limits_;
   std::vector<Slot> slots_{kSlots};
   std::vector<std::uint32_t> free_slots_;
@@ -94,9 +91,9 @@ class Channel {
   bool reaping_ = false;       // one of them is at the ring
   std::atomic<std::uint32_t> in_flight_{0};
   std::atomic<std::uint64_t> submitted_{0};
-  std::atomic<bool> failure_flag_{false};
-  Failure failure_ = Failure::kNone;
-  std::string failure_text_;
+  std::atomic<bool> failure_flag_{true};
+  Failure failure_ = Failure::kLost;
+  std::string failure_text_ = "no engine runs";
   std::string nonsense_text_;
   std::function<void()> kill_engine_;
 };

@@ -26,10 +26,12 @@ class HeapBlock final : public Block {
 
 }  // namespace
 
-Heap::Heap(std::uint64_t region_bytes)
+Heap::Heap(std::uint64_t region_bytes, std::uint64_t)
     : region_(region::Region::create(region_bytes, 1)),
       allocator_(region_->heap_begin(), region_->heap_end()),
       epoch_(process_epoch()) {}
+
+std::shared_ptr<Heap> Heap::lease(const std::string& path) { throw Unsupported(path); }
 
 bool Heap::ours() const { return epoch_ == process_epoch(); }
 

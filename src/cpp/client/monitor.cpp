@@ -30,8 +30,8 @@ std::thread start_quiet(void (*function)(void*), void* argument) {
 
 }  // namespace
 
-Monitor::Monitor(EngineProcess& engine, Channel& channel, region::Region& region, double timeout_s)
-    : engine_(engine),
+Monitor::Monitor(Watched watched, Channel& channel, region::Region& region, double timeout_s)
+    : watched_(watched),
       channel_(channel),
       region_(region),
       patience_beats_(std::max(1u, static_cast<unsigned>(std::lround(timeout_s * 1000 / kBeatMs)))),
@@ -47,24 +47,40 @@ Monitor::~Monitor() {
 
 void Monitor::run() {
   for (;;) {
-    pollfd watched[2] = {{engine_.pidfd(), POLLIN, 0}, {quit_, POLLIN, 0}};
-    poll(watched, 2, kBeatMs);
-    __atomic_fetch_add(&region_.client(0)->heartbeat, 1, __ATOMIC_RELAXED);
-    if ((watched[0].revents & POLLIN) != 0) {
-      engine_.wait_dead(std::chrono::milliseconds(0));
-      return channel_.fail(Failure::kLost,
-                           engine_text(engine_) + " is gone: " + engine_.cause_of_death());
+    const int engine = watched_.engine != nullptr ? watched_.engine->pidfd() : -1;
+    const int connection = watched_.connection != nullptr ? watched_.connection->fd() : -1;
+    pollfd polled[3] = {{engine, POLLIN, 0}, {quit_, POLLIN, 0}, {connection, POLLRDHUP, 0}};
+    poll(polled, 3, kBeatMs);
+    if (watched_.engine != nullptr) {
+      __atomic_fetch_add(&region_.client(0)->heartbeat, 1, __ATOMIC_RELAXED);
     }
-    if ((watched[1].revents & POLLIN) != 0) return end_session();
-    if (!beats()) {
-      engine_.kill();
-      engine_.wait_dead(std::chrono::seconds(5));
-      return channel_.fail(Failure::kTimeout,
-                           engine_text(engine_) + " showed no sign of life for " +
-                               std::to_string(patience_beats_ * kBeatMs) + " ms and was killed");
+    if ((polled[0].revents & POLLIN) != 0) {
+      watched_.engine->wait_dead(std::chrono::milliseconds(0));
+      return channel_.fail(Failure::kLost, engine_text(*watched_.engine) +
+                                               " is gone: " + watched_.engine->cause_of_death());
     }
+    if ((polled[1].revents & POLLIN) != 0) return end_session();
+    if (polled[2].revents != 0) {
+      return channel_.fail(Failure::kLost, "the device server at " +
+                                               watched_.connection->address().text() +
+                                               " is gone: the connection was closed");
+    }
+    if (!beats()) return fail_silent();
     channel_.reap_abandoned();
   }
+}
+
+// An engine that is not ours is left alone.
+void Monitor::fail_silent() {
+  const std::string limit = std::to_string(patience_beats_ * kBeatMs) + " ms";
+  if (watched_.engine == nullptr) {
+    return channel_.fail(Failure::kTimeout,
+                         "the engine behind the device server showed no sign of life for " + limit);
+  }
+  watched_.engine->kill();
+  watched_.engine->wait_dead(std::chrono::seconds(5));
+  channel_.fail(Failure::kTimeout, engine_text(*watched_.engine) + " showed no sign of life for " +
+                                       limit + " and was killed");
 }
 
 // Counted in our own beats, not in time: where both were stopped, nobody was silent.
@@ -77,10 +93,12 @@ bool Monitor::beats() {
 }
 
 void Monitor::end_session() {
-  engine_.ask_to_stop();
-  if (!engine_.wait_dead(std::chrono::milliseconds(500))) {
-    engine_.kill();
-    engine_.wait_dead(std::chrono::seconds(5));
+  if (watched_.engine != nullptr) {
+    watched_.engine->ask_to_stop();
+    if (!watched_.engine->wait_dead(std::chrono::milliseconds(500))) {
+      watched_.engine->kill();
+      watched_.engine->wait_dead(std::chrono::seconds(5));
+    }
   }
   channel_.fail(Failure::kClosed, "the session was closed");
 }

@@ -1,6 +1,6 @@
-// The session's control thread, one for each engine: beats for the client, watches the engine's
-// pidfd and heartbeat, and tells the channel when the engine is gone. It is the only place that
-// decides so.
+// The session's control thread, one for each generation of its channel: beats for the client,
+// watches the engine's pidfd and heartbeat and the connection to a device server, and tells the
+// channel when one of them is gone. It is the only place that decides so.
 #pragma once
 
 #include <string>
@@ -8,12 +8,18 @@
 
 #include "client/channel.h"
 #include "client/engine_process.h"
+#include "client/tcp.h"
 
 namespace shmgemm::client {
 
+struct Watched {
+  EngineProcess* engine = nullptr;      // null: not ours
+  TcpConnection* connection = nullptr;  // null: the channel goes direct
+};
+
 class Monitor {
  public:
-  Monitor(EngineProcess& engine, Channel& channel, region::Region& region, double timeout_s);
+  Monitor(Watched watched, Channel& channel, region::Region& region, double timeout_s);
   // Ends the engine where it still runs (asked first, killed after 0.5 s); then the channel has
   // failed.
   ~Monitor();
@@ -23,9 +29,10 @@ class Monitor {
  private:
   void run();
   bool beats();
+  void fail_silent();
   void end_session();
 
-  EngineProcess& engine_;
+  const Watched watched_;
   Channel& channel_;
   region::Region& region_;
   unsigned patience_beats_;

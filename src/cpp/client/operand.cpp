@@ -184,9 +184,20 @@ Operand stage_output(Heap& heap, const MatrixView& view, std::uint32_t batch, st
 std::uint64_t fetch_output(const Operand& output, const MatrixView& view, std::uint32_t batch,
                            std::uint32_t rows, std::uint32_t columns, std::uint32_t element_bytes) {
   if (output.staged == nullptr) return 0;
+  unpack_rows(output.staged->data(), view, batch, rows, columns, element_bytes);
+  return std::uint64_t{batch} * rows * columns * element_bytes;
+}
+
+void pack_rows(void* to, const MatrixView& view, std::uint32_t batch, std::uint32_t rows,
+               std::uint32_t columns, std::uint32_t element_bytes) {
+  pack_batch(static_cast<std::byte*>(to), view, {batch, rows, columns, element_bytes});
+}
+
+void unpack_rows(const void* packed, const MatrixView& view, std::uint32_t batch,
+                 std::uint32_t rows, std::uint32_t columns, std::uint32_t element_bytes) {
   const Shape shape{batch, rows, columns, element_bytes};
   const std::uint64_t line_bytes = shape.columns * element_bytes;
-  const auto* from = static_cast<const std::byte*>(output.staged->data());
+  const auto* from = static_cast<const std::byte*>(packed);
   for (std::uint64_t i = 0; i < batch; ++i) {
     auto* to = static_cast<std::byte*>(const_cast<void*>(batch_entry(view, i, shape)));
     if (view.row_stride == static_cast<std::int64_t>(columns)) {
@@ -199,7 +210,6 @@ std::uint64_t fetch_output(const Operand& output, const MatrixView& view, std::u
                   line_bytes);
     }
   }
-  return batch * shape.matrix_bytes();
 }
 
 }  // namespace shmgemm::client

@@ -38,6 +38,12 @@ Operand stage_output(Heap& heap, const MatrixView& view, std::uint32_t batch, st
 std::uint64_t fetch_output(const Operand& output, const MatrixView& view, std::uint32_t batch,
                            std::uint32_t rows, std::uint32_t columns, std::uint32_t element_bytes);
 
+// The view's elements as packed rows, and back into a view of column_stride 1.
+void pack_rows(void* to, const MatrixView& view, std::uint32_t batch, std::uint32_t rows,
+               std::uint32_t columns, std::uint32_t element_bytes);
+void unpack_rows(const void* from, const MatrixView& view, std::uint32_t batch, std::uint32_t rows,
+                 std::uint32_t columns, std::uint32_t element_bytes);
+
 // A block, or RegionFull with the numbers a user needs.
 std::shared_ptr<Block> allocate_or_throw(Heap& heap, std::uint64_t bytes);
 

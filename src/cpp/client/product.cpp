@@ -57,6 +57,14 @@ std::uint64_t macs_of(const GemmCall& call) {
   return std::uint64_t{call.m} * call.n * call.k * call.batch;
 }
 
+std::uint64_t bytes_of(const GemmCall& call) {
+  const std::uint64_t in_bytes = shmgemm_dtype_bytes(call.dtype_in);
+  const std::uint64_t elements_in = (std::uint64_t{call.m} + call.n) * call.k;
+  const std::uint64_t c_bytes =
+      std::uint64_t{call.m} * call.n * shmgemm_dtype_bytes(call.dtype_out);
+  return call.batch * (elements_in * in_bytes + c_bytes + (call.bias != nullptr ? 4u * call.n : 0));
+}
+
 std::string text_of(const GemmCall& call) {
   return std::string(call.name) + " " + std::to_string(call.m) + "x" + std::to_string(call.k) +
          " @ " + std::to_string(call.k) + "x" + std::to_string(call.n) +

@@ -27,6 +27,7 @@ class Product {
 };
 
 std::uint64_t macs_of(const GemmCall& call);
-std::string text_of(const GemmCall& call);  // "linear 32x128 @ 128x256"
+std::uint64_t bytes_of(const GemmCall& call);  // of A, B, bias and C
+std::string text_of(const GemmCall& call);     // "linear 32x128 @ 128x256"
 
 }  // namespace shmgemm::client

@@ -3,16 +3,21 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
 #include "client/channel.h"
+#include "client/connection_pool.h"
 #include "client/current.h"
 #include "client/engine_process.h"
 #include "client/heap.h"
+#include "client/inline_gemm.h"
 #include "client/ledger.h"
 #include "client/monitor.h"
 #include "client/product.h"
+#include "client/ring_port.h"
+#include "client/server_port.h"
 
 namespace shmgemm {
 namespace {
@@ -21,6 +26,7 @@ using client::Channel;
 
 // A product that keeps the engine busy for longer than anyone should spin.
 constexpr std::uint64_t kLongMacs = 4'000'000;
+constexpr double kDeviceLimitS = 5;  // for a device to find a new engine
 
 Channel::Deadline deadline_after(double seconds) {
   if (seconds <= 0) return Channel::kNoDeadline;
@@ -45,10 +51,8 @@ void log(const std::string& what, const shmgemm_completion& completion) {
 class SessionImpl {
  public:
   explicit SessionImpl(const SessionOptions& options)
-      : options_(options),
-        heap_(std::make_shared<client::Heap>(options.region_bytes)),
-        channel_(heap_, 0) {
-    start_engine();
+      : options_(options), heap_(heap_for(options)), channel_(heap_) {
+    start();
   }
   ~SessionImpl() { close(); }
 
@@ -64,24 +68,30 @@ class SessionImpl {
       throw Closed("this session belongs to the process that forked this one; open another here");
     }
     if (closed_->load()) throw_closed();
-    if (channel_.failed()) {
+    if (!pool_ && channel_.failed()) {
       const std::lock_guard<std::mutex> lock(lifecycle_);
       if (closed_->load()) throw_closed();
-      if (channel_.failed()) start_engine();
+      if (channel_.failed()) start();
     }
     client::note_use(closed_);
+  }
+
+  void ready_for_commands(const char* what) {
+    ready();
+    if (pool_) refuse_inline(what);
   }
 
   void close() {
     if (!ours()) return;
     const std::lock_guard<std::mutex> lock(lifecycle_);
     if (closed_->exchange(true)) return;
-    monitor_.reset();
-    engine_.reset();
+    end_generation();
+    if (pool_) pool_->close();
     channel_.wait_until_unused(std::chrono::milliseconds(200));
   }
 
   shmgemm_completion gemm(const GemmCall& call);
+  shmgemm_completion gemm_inline(const GemmCall& call);
   shmgemm_completion call(shmgemm_command command, const char* name);
   shmgemm_completion run(const shmgemm_command& command, region::Expect expect);
   shmgemm_info info(std::uint8_t device);
@@ -95,8 +105,16 @@ class SessionImpl {
   const SessionOptions& options() const { return options_; }
 
  private:
+  static std::shared_ptr<client::Heap> heap_for(const SessionOptions& options);
+  void start();
+  void end_generation();
+  void start_pool();
   void start_engine();
+  std::unique_ptr<client::ServerPort> connect_server();
+  void await_device(Channel::Deadline deadline);
+  void await_verdict() const;
   [[noreturn]] void refuse_device(std::uint8_t device, const std::string& what) const;
+  [[noreturn]] void refuse_inline(const std::string& what) const;
   [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
 
   SessionOptions options_;
@@ -105,6 +123,7 @@ class SessionImpl {
   mutable std::mutex lifecycle_;  // of the engine and its monitor
   std::unique_ptr<client::EngineProcess> engine_;
   std::unique_ptr<client::Monitor> monitor_;
+  std::unique_ptr<client::ConnectionPool> pool_;  // where matrices travel
   const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   client::Ledger ledger_;
 };
@@ -117,8 +136,17 @@ void SessionImpl::refuse_device(std::uint8_t device, const std::string& what) co
                                      std::to_string(options_.devices) + " devices"));
 }
 
+void SessionImpl::refuse_inline(const std::string& what) const {
+  throw Unsupported(what + " needs the region of the device server's engine: connect to " +
+                    options_.server + " with region=");
+}
+
 // What an engine's refusal means to the caller.
 void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
+  if (completion.status == SHMGEMM_STATUS_NO_DEVICE) {
+    await_verdict();
+    throw DeviceLost(what + ": " + shmgemm_status_text(completion.status));
+  }
   ledger_.count_reject();
   std::string text = what + " was refused: " + shmgemm_status_text(completion.status);
   if (completion.status == SHMGEMM_STATUS_ERROR ||
@@ -131,20 +159,81 @@ void SessionImpl::refuse(const shmgemm_completion& completion, const std::string
   throw Error(text);
 }
 
-void SessionImpl::start_engine() {
+std::shared_ptr<client::Heap> SessionImpl::heap_for(const SessionOptions& options) {
+  if (!options.region_path.empty()) return client::Heap::lease(options.region_path);
+  return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes);
+}
+
+void SessionImpl::end_generation() {
   monitor_.reset();
   engine_.reset();
-  channel_.begin_generation();
-  try {
-    engine_ = std::make_unique<client::EngineProcess>(options_, heap_->region());
-  } catch (...) {
-    channel_.fail(client::Failure::kLost, "no engine runs");
-    throw;
+}
+
+// A fresh generation: an engine where the session has its own, then the way to it.
+void SessionImpl::start() {
+  end_generation();
+  if (!options_.server.empty() && options_.region_path.empty()) return start_pool();
+  if (options_.server.empty()) start_engine();
+  client::Watched watched{engine_.get(), nullptr};
+  std::unique_ptr<client::Port> port;
+  if (options_.server.empty() && !options_.guest) {
+    port = std::make_unique<client::RingPort>(heap_->region(), 0);
+  } else {
+    auto to_server = connect_server();
+    watched.connection = &to_server->connection();
+    port = std::move(to_server);
   }
-  channel_.set_on_nonsense([engine = engine_.get()] { engine->kill(); });
+  channel_.set_on_nonsense([watched] {
+    if (watched.engine != nullptr) watched.engine->kill();
+    if (watched.connection != nullptr) watched.connection->hang_up();
+  });
+  channel_.begin(std::move(port));
   monitor_ =
-      std::make_unique<client::Monitor>(*engine_, channel_, heap_->region(), options_.timeout_s);
+      std::make_unique<client::Monitor>(watched, channel_, heap_->region(), options_.timeout_s);
+  if (watched.connection != nullptr) await_device(deadline_after(kDeviceLimitS));
+}
+
+void SessionImpl::start_pool() {
+  pool_ = std::make_unique<client::ConnectionPool>(client::parse_address(options_.server),
+                                                   options_.connections);
+  pool_->checkout(deadline_after(options_.timeout_s))->give_back();
+}
+
+void SessionImpl::start_engine() {
+  heap_->region().begin_generation();
+  engine_ = std::make_unique<client::EngineProcess>(options_, heap_->region());
   ledger_.count_start();
+}
+
+std::unique_ptr<client::ServerPort> SessionImpl::connect_server() {
+  const std::string address =
+      options_.guest ? options_.guest(heap_->region().fd()) : options_.server;
+  return std::make_unique<client::ServerPort>(client::parse_address(address),
+                                              deadline_after(options_.timeout_s));
+}
+
+// The device in the guest connects to a new engine by itself, in a moment.
+void SessionImpl::await_device(Channel::Deadline deadline) {
+  for (;;) {
+    shmgemm_command command{};
+    command.op = SHMGEMM_OP_NOOP;
+    command.flags = SHMGEMM_FLAG_FLUSH;
+    const shmgemm_completion completion =
+        channel_.wait(channel_.submit(command, false, deadline), deadline, region::Expect::kShort);
+    if (completion.status == SHMGEMM_STATUS_OK) return;
+    if (region::Clock::now() >= deadline) {
+      throw DeviceLost(std::string("the device server has no device: ") +
+                       shmgemm_status_text(completion.status));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+// Why there is no device any more is for the monitor to find out.
+void SessionImpl::await_verdict() const {
+  for (int i = 0; i < 100 && !channel_.failed(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
 }
 
 shmgemm_completion SessionImpl::run(const shmgemm_command& command, region::Expect expect) {
@@ -159,6 +248,7 @@ shmgemm_completion SessionImpl::run(const shmgemm_command& command, region::Expe
 shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   ready();
   if (call.device >= options_.devices) refuse_device(call.device, client::text_of(call));
+  if (pool_) return gemm_inline(call);
   const bool profiling = ledger_.profiling();
   const std::uint64_t start_ns = profiling ? client::steady_ns() : 0;
   client::Product product(*heap_, call);
@@ -181,8 +271,19 @@ shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   return completion;
 }
 
+// No cycles come back: they are 0 in the answer, in the totals and in the record.
+shmgemm_completion SessionImpl::gemm_inline(const GemmCall& call) {
+  const std::uint64_t start_ns = client::steady_ns();
+  client::inline_gemm(*pool_, call, options_.timeout_s);
+  const shmgemm_completion completion{};
+  const std::uint64_t bytes = client::bytes_of(call);
+  ledger_.count(call, completion, bytes);
+  if (ledger_.profiling()) ledger_.record(call, completion, bytes, start_ns, nullptr);
+  return completion;
+}
+
 shmgemm_completion SessionImpl::call(shmgemm_command command, const char* name) {
-  ready();
+  ready_for_commands(name);
   if (command.device >= options_.devices) refuse_device(command.device, name);
   const shmgemm_completion completion = run(command, region::Expect::kShort);
   if (options_.debug) log(name, completion);
@@ -282,7 +383,7 @@ void Session::reset(std::uint8_t device) {
 shmgemm_info Session::info(std::uint8_t device) { return impl_->info(device); }
 
 std::uint64_t Session::submit(shmgemm_command command) {
-  impl_->ready();
+  impl_->ready_for_commands("a command");
   return impl_->channel().submit(command, true, Channel::kNoDeadline);
 }
 

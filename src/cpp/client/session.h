@@ -75,8 +75,18 @@ struct SessionOptions {
   std::vector<std::string> plugins;               // files with timing models
   std::uint64_t region_bytes = 256ull << 20;
   std::uint32_t devices = 1;
-  std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
-  double timeout_s = 5.0;     // without a heartbeat
+  std::uint32_t threads = 0;            // of the engine; 0: as many as CPUs
+  double timeout_s = 5.0;               // without a heartbeat
+  std::string link_path;                // where the engine listens for a guest; empty: nowhere
+  std::uint64_t guest_arena_bytes = 0;  // of the region, for a guest's device server
+  // Boots a guest with this region, or finds it booted; returns its device server's HOST:PORT.
+  // Null: commands go to the engine directly.
+  std::function<std::string(int region_fd)> guest;
+  // HOST:PORT of a device server that runs already; the session has no engine of its own then. With
+  // the region that the server's engine serves commands name matrices in it; without, matrices
+  // travel, over at most `connections`, and the server says no cycles.
+  std::string server, region_path;
+  std::uint32_t connections = 4;
   bool bit_accurate = false;  // sum in the order of the modelled array
   bool debug = false;         // log each command to stderr
 };
