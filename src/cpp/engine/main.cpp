@@ -26,7 +26,7 @@ using namespace shmgemm;
 constexpr char kUsage[] =
     "usage: shmgemm-engine --region-fd FD --control-fd FD [--parent PID] [--devices N] [--threads "
     "N] "
-    "[--plugin FILE ...] [key=value ...]\n"
+    "[--link PATH] [--plugin FILE ...] [key=value ...]\n"
     "Serves the region FD with a simulated device; key=value describe it (see `shmgemm info`),\n"
     "FILE has timing models of its own.\n"
     "A session starts it; it is of no use by hand.\n";
@@ -39,6 +39,7 @@ struct Arguments {
   int parent_pid = 0;
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;
+  std::string link;  // empty: no links
   std::vector<std::string> plugins;
   model::ParameterMap hardware;
 };
@@ -65,6 +66,11 @@ Arguments parse(int argc, char** argv) {
     if (word == "--plugin") {
       if (++i == argc) throw std::invalid_argument("--plugin: a file expected, nothing given");
       arguments.plugins.push_back(argv[i]);
+      continue;
+    }
+    if (word == "--link") {
+      if (++i == argc) throw std::invalid_argument("--link: a path expected, nothing given");
+      arguments.link = argv[i];
       continue;
     }
     const int value = number(word, argv[++i]);
@@ -112,7 +118,11 @@ void serve(const Arguments& arguments) {
   engine::HostPort port(region, std::vector<engine::DeviceSetup>(arguments.devices, {hardware}),
                         events, options);
   std::promise<void> ended;
-  engine::Control control(arguments.control_fd, arguments.parent_pid, self, [&port, &ended] {
+  engine::ControlOptions controlled{arguments.control_fd, arguments.parent_pid, -1, nullptr};
+  if (!arguments.link.empty()) {
+    controlled.links = std::make_unique<engine::Links>(arguments.link, port, options.log);
+  }
+  engine::Control control(std::move(controlled), self, [&port, &ended] {
     port.stop();
     // Nobody is left to want the product that is being computed.
     if (ended.get_future().wait_for(kStopLimit) != std::future_status::ready) _exit(1);

@@ -136,6 +136,7 @@ std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_
   region->heap_begin_ = SHMGEMM_HEAP_ALIGN;
   region->queue_pair_offset_ = SHMGEMM_PAGE_BYTES;
   region->queue_pairs_ = queue_pairs;
+  region->id_ = {region->written_.region_id[0], region->written_.region_id[1]};
   return region;
 }
 
@@ -164,6 +165,7 @@ std::shared_ptr<Region> Region::attach(int fd) {
   region->heap_begin_ = header.heap_offset;
   region->queue_pair_offset_ = header.queue_pair_offset;
   region->queue_pairs_ = header.queue_pair_count;
+  region->id_ = {header.region_id[0], header.region_id[1]};
   return region;
 }
 

@@ -2,6 +2,7 @@
 // engines; an engine attaches by descriptor and checks the header before it trusts an offset in it.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,7 @@ class Region {
   std::uint64_t heap_begin() const { return heap_begin_; }
   std::uint64_t heap_end() const { return bytes_; }
   std::uint32_t queue_pairs() const { return queue_pairs_; }
+  std::array<std::uint64_t, 2> id() const { return id_; }  // random
 
   shmgemm_header* header() const { return reinterpret_cast<shmgemm_header*>(base_); }
   shmgemm_peer* engine() const { return &header()->peers[SHMGEMM_ENGINE_PEER]; }
@@ -49,6 +51,7 @@ class Region {
   std::uint64_t heap_begin_ = 0;  // private copies: the header is shared and may change
   std::uint64_t queue_pair_offset_ = 0;
   std::uint32_t queue_pairs_ = 0;
+  std::array<std::uint64_t, 2> id_{};
   shmgemm_header written_{};  // by the owner
 };
 
