@@ -136,49 +136,75 @@ static pid_t start(const struct opening* opening, char** words, int* to, int* fr
   return child;
 }
 
+/* What runs, as its relay sees it; `held` bytes at `at` of `input` wait until it reads them. */
+struct relay {
+  int caller, to, from; /* `to` is -1 once its input has ended */
+  int terminal;
+  size_t at, held;
+  char input[MAX_CONTENT_BYTES];
+  char output[MAX_CONTENT_BYTES];
+};
+
+static void end_input(struct relay* relay) {
+  if (!relay->terminal && relay->to >= 0) close(relay->to);
+  relay->to = -1;
+  relay->held = 0;
+}
+
 /* One frame of the caller. Returns -1 where it hung up or sent nonsense. */
-static int take_frame(int caller, int terminal, int* to) {
-  static char content[MAX_CONTENT_BYTES];
+static int take_frame(struct relay* relay) {
   struct head head;
-  if (read_all(caller, &head, sizeof(head)) || head.bytes > sizeof(content) ||
-      read_all(caller, content, head.bytes))
+  if (read_all(relay->caller, &head, sizeof(head)) || head.bytes > sizeof(relay->input) ||
+      read_all(relay->caller, relay->input, head.bytes))
     return -1;
   if (head.kind == KIND_SIZE && head.bytes == 4) {
     struct winsize size = {0};
-    memcpy(&size, content, 4);
-    if (terminal) ioctl(*to, TIOCSWINSZ, &size);
+    memcpy(&size, relay->input, 4);
+    if (relay->terminal) ioctl(relay->from, TIOCSWINSZ, &size);
   } else if (head.kind != KIND_INPUT) {
     return -1;
-  } else if (*to >= 0 && (head.bytes == 0 || write_all(*to, content, head.bytes))) {
-    if (!terminal) close(*to);
-    *to = -1;
+  } else if (head.bytes == 0) {
+    end_input(relay);
+  } else if (relay->to >= 0) {
+    relay->at = 0;
+    relay->held = head.bytes;
   }
   return 0;
 }
 
+static void give_input(struct relay* relay) {
+  ssize_t bytes = write(relay->to, relay->input + relay->at, relay->held);
+  if (bytes < 0 && errno != EAGAIN && errno != EINTR) end_input(relay);
+  if (bytes > 0) {
+    relay->at += (size_t)bytes;
+    relay->held -= (size_t)bytes;
+  }
+}
+
 /* Until the command's output ends. Returns -1 where the caller hung up. */
-static int relay(int caller, int terminal, int to, int from) {
-  static char content[MAX_CONTENT_BYTES];
+static int run_relay(struct relay* relay) {
+  fcntl(relay->to, F_SETFL, fcntl(relay->to, F_GETFL) | O_NONBLOCK);
   for (;;) {
-    struct pollfd ready[2] = {{caller, POLLIN, 0}, {from, POLLIN, 0}};
-    if (poll(ready, 2, -1) < 0) {
-      if (errno == EINTR) continue;
-      return -1;
-    }
-    if (ready[1].revents) {
-      ssize_t bytes = read(from, content, sizeof(content));
+    struct pollfd ready[3] = {{relay->from, POLLIN, 0},
+                              {relay->caller, relay->held ? 0 : POLLIN, 0},
+                              {relay->held ? relay->to : -1, POLLOUT, 0}};
+    if (poll(ready, 3, -1) < 0 && errno != EINTR) return -1;
+    if (ready[0].revents) {
+      ssize_t bytes = read(relay->from, relay->output, sizeof(relay->output));
+      if (bytes < 0 && (errno == EAGAIN || errno == EINTR)) continue;
       if (bytes <= 0) return 0; /* a terminal says EIO */
-      if (send_frame(caller, KIND_OUTPUT, content, (uint32_t)bytes)) return -1;
-    } else if (ready[0].revents && take_frame(caller, terminal, &to)) {
-      return -1;
+      if (send_frame(relay->caller, KIND_OUTPUT, relay->output, (uint32_t)bytes)) return -1;
     }
+    if (ready[2].revents) give_input(relay);
+    if (ready[1].revents && (relay->held || take_frame(relay))) return -1;
   }
 }
 
 static void serve(int caller) {
   const struct timeval patience = {PATIENCE_S, 0}, forever = {0, 0};
+  static struct relay relay;
   struct opening opening;
-  int to, from, state = 0;
+  int state = 0;
   setsockopt(caller, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   if (read_all(caller, &opening, sizeof(opening)) || !token_is(opening.token)) return;
   if (opening.bytes == 0 || opening.bytes > MAX_WORDS_BYTES) return;
@@ -187,9 +213,11 @@ static void serve(int caller) {
   char** words = split(text, opening.bytes);
   if (!words) return;
   setsockopt(caller, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
-  pid_t child = start(&opening, words, &to, &from);
+  relay.caller = caller;
+  relay.terminal = opening.terminal != 0;
+  pid_t child = start(&opening, words, &relay.to, &relay.from);
   if (child < 0) return;
-  if (relay(caller, opening.terminal != 0, to, from)) kill(-child, SIGKILL);
+  if (run_relay(&relay)) kill(-child, SIGKILL);
   while (waitpid(child, &state, 0) < 0 && errno == EINTR) continue;
   const uint32_t status = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
   send_frame(caller, KIND_STATUS, &status, sizeof(status));
