@@ -1,5 +1,9 @@
 #include "client/heap.h"
 
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "client/process.h"
@@ -26,12 +30,28 @@ class HeapBlock final : public Block {
 
 }  // namespace
 
-Heap::Heap(std::uint64_t region_bytes, std::uint64_t)
-    : region_(region::Region::create(region_bytes, 1)),
-      allocator_(region_->heap_begin(), region_->heap_end()),
+Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes)
+    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes)),
+      begin_(region_->arena(SHMGEMM_ARENA_LEASED).offset),
+      end_(begin_ + region_->arena(SHMGEMM_ARENA_LEASED).bytes),
+      allocator_(begin_, end_),
       epoch_(process_epoch()) {}
 
-std::shared_ptr<Heap> Heap::lease(const std::string& path) { throw Unsupported(path); }
+Heap::Heap(std::shared_ptr<region::Region> region, region::ArenaLease lease)
+    : region_(std::move(region)),
+      lease_(std::move(lease)),
+      begin_(lease_->begin()),
+      end_(lease_->end()),
+      allocator_(begin_, end_),
+      epoch_(process_epoch()) {}
+
+std::shared_ptr<Heap> Heap::lease(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) throw Unsupported("region '" + path + "': " + std::strerror(errno));
+  auto region = region::Region::attach(fd);
+  region::ArenaLease lease = region->lease_arena();
+  return std::shared_ptr<Heap>(new Heap(std::move(region), std::move(lease)));
+}
 
 bool Heap::ours() const { return epoch_ == process_epoch(); }
 
@@ -42,8 +62,8 @@ std::shared_ptr<Block> Heap::allocate(std::uint64_t bytes) {
 }
 
 bool Heap::contains(const void* data, std::uint64_t bytes) const {
-  const auto begin = reinterpret_cast<std::uintptr_t>(region_->base()) + region_->heap_begin();
-  const auto end = reinterpret_cast<std::uintptr_t>(region_->base()) + region_->heap_end();
+  const auto begin = reinterpret_cast<std::uintptr_t>(region_->base()) + begin_;
+  const auto end = reinterpret_cast<std::uintptr_t>(region_->base()) + end_;
   const auto at = reinterpret_cast<std::uintptr_t>(data);
   return at >= begin && at <= end && bytes <= end - at;
 }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "client/session.h"
 #include "region/allocator.h"
@@ -27,7 +29,11 @@ class Heap : public std::enable_shared_from_this<Heap> {
   std::uint64_t offset_of(const void* data) const;
 
  private:
+  Heap(std::shared_ptr<region::Region> region, region::ArenaLease lease);
+
   std::shared_ptr<region::Region> region_;
+  std::optional<region::ArenaLease> lease_;  // of an arena that is not the region's first
+  std::uint64_t begin_, end_;                // of the arena
   region::Allocator allocator_;
   std::uint64_t epoch_;
 };

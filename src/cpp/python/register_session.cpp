@@ -33,12 +33,34 @@ MatrixView view_of(const View& view) {
           std::get<3>(view)};
 }
 
+// Its errors are the client's; Ctrl-C while it boots is left to Python.
+std::function<std::string(int)> guest_starter(const py::object& guest) {
+  const std::shared_ptr<py::object> held(new py::object(guest), [](py::object* object) {
+    if (Py_IsInitialized() == 0) return;
+    const GilAcquire gil;
+    delete object;
+  });
+  return [held](int region_fd) {
+    const GilAcquire gil;
+    try {
+      return (*held)(region_fd).cast<std::string>();
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_KeyboardInterrupt)) {
+        throw DeviceLost(std::string("no guest: ") + error.what());
+      }
+      error.restore();
+      throw Interrupted("interrupted while the guest started");
+    }
+  };
+}
+
 SessionPtr open_session(const std::string& engine_path,
                         const std::vector<std::string>& engine_words,
                         const std::map<std::string, std::string>& parameters,
                         const std::vector<std::string>& plugins, std::uint64_t region_bytes,
                         std::uint32_t devices, std::uint32_t threads, double timeout_s,
-                        bool bit_accurate, bool debug) {
+                        bool bit_accurate, bool debug, const std::string& link_path,
+                        std::uint64_t guest_arena_bytes, const py::object& guest) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.engine_words = engine_words;
@@ -50,6 +72,25 @@ SessionPtr open_session(const std::string& engine_path,
   options.timeout_s = timeout_s;
   options.bit_accurate = bit_accurate;
   options.debug = debug;
+  options.link_path = link_path;
+  options.guest_arena_bytes = guest_arena_bytes;
+  if (!guest.is_none()) options.guest = guest_starter(guest);
+  const GilRelease unlocked;
+  return Session::open(options);
+}
+
+SessionPtr connect_session(const std::string& server, const std::string& region_path,
+                           std::uint32_t connections, std::uint32_t devices, double timeout_s,
+                           bool bit_accurate, bool debug) {
+  SessionOptions options;
+  options.server = server;
+  options.region_path = region_path;
+  options.connections = connections;
+  options.devices = devices;
+  options.timeout_s = timeout_s;
+  options.bit_accurate = bit_accurate;
+  options.debug = debug;
+  if (region_path.empty()) options.region_bytes = SHMGEMM_MIN_REGION_BYTES;  // nothing lies in it
   const GilRelease unlocked;
   return Session::open(options);
 }
@@ -98,6 +139,12 @@ py::dict info_dict(Session& session, std::uint8_t device) {
   result["rejects"] = info.rejects;
   result["busy_cycles"] = info.busy_cycles;
   result["dtypes"] = info.dtypes;
+  result["link_commands"] = info.link_commands;
+  result["link_sojourn_ns"] = info.link_sojourn_ns;
+  result["link_bytes_in"] = info.link_bytes_in;
+  result["link_bytes_out"] = info.link_bytes_out;
+  result["memory_bytes"] = info.memory_bytes;
+  result["max_compute_units"] = info.max_compute_units;
   result["engine"] = info.engine;
   result["model"] = info.model;
   result["version"] = info.version;
@@ -204,7 +251,10 @@ void register_session(py::module_& module) {
            "parameters"_a = std::map<std::string, std::string>{},
            "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
            "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
-           "debug"_a = false)
+           "debug"_a = false, "link_path"_a = "", "guest_arena_bytes"_a = 0, "guest"_a = py::none())
+      .def_static("connect", &connect_session, py::kw_only(), "server"_a, "region_path"_a = "",
+                  "connections"_a = 4, "devices"_a = 1, "timeout_s"_a = 5.0,
+                  "bit_accurate"_a = false, "debug"_a = false)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
           "contains",

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from shmgemm.profiling import profile as profile
     from shmgemm.profiling import stats as stats
     from shmgemm.session import Session as Session
+    from shmgemm.session import connect as connect
     from shmgemm.session import current as current
     from shmgemm.session import open as open
 
 # name -> (module with torch, module without it)
 _HOMES = {
     "open": ("session", "session"),
+    "connect": ("session", "session"),
     "current": ("session", "session"),
     "Session": ("session", "session"),
     "gemm": ("ops", "_arrays"),

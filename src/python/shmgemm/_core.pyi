@@ -158,7 +158,21 @@ class Session:
         timeout_s: float = 5.0,
         bit_accurate: bool = False,
         debug: bool = False,
+        link_path: str = "",
+        guest_arena_bytes: int = 0,
+        guest: Callable[[int], str] | None = None,
     ) -> None: ...
+    @staticmethod
+    def connect(
+        *,
+        server: str,
+        region_path: str = "",
+        connections: int = 4,
+        devices: int = 1,
+        timeout_s: float = 5.0,
+        bit_accurate: bool = False,
+        debug: bool = False,
+    ) -> Session: ...
     def empty(self, shape: tuple[int, ...], dtype: int) -> Block: ...
     def contains(self, address: int, nbytes: int) -> bool: ...
     def gemm(

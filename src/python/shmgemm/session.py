@@ -14,10 +14,14 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import _core, hardware, plugins, settings, sst
-from .errors import Unsupported
+from . import _core, plugins, settings, sst
+from . import hardware as _hardware
+
+if TYPE_CHECKING:
+    from ._guest_path import GuestPath
+    from .guest import Guest
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 _on_open: list[Callable[[Session], None]] = []
@@ -34,16 +38,18 @@ class Session:
     def __init__(
         self,
         core: _core.Session,
-        described: hardware.Hardware,
+        described: _hardware.Hardware,
         numerics: str,
         strict: bool,
         devices: int,
+        path: GuestPath | None = None,
     ) -> None:
         self.core = core
         self.hardware = described
         self.numerics = numerics
         self.strict = strict
         self.devices = devices
+        self._path = path
         self._former: Session | None = None
         self._pid = os.getpid()
         _sessions.add(self)
@@ -54,6 +60,11 @@ class Session:
     def clock_hz(self) -> int:
         """Of the simulated device: seconds are cycles ÷ this."""
         return self.hardware.clock_hz
+
+    @property
+    def guest(self) -> Guest | None:
+        """The machine that commands go through, or None: `session.guest.exec(["dmesg"])`."""
+        return None if self._path is None else self._path.machine
 
     @property
     def closed(self) -> bool:
@@ -84,7 +95,12 @@ class Session:
         """
         if _core.current_session_or_none() is self.core:
             _make_current(None)
+        self._end()
+
+    def _end(self) -> None:
         self.core.close()
+        if self._path is not None and self._pid == os.getpid():
+            self._path.close()
 
     def __enter__(self) -> Session:
         return self
@@ -120,13 +136,15 @@ def open(
     plugins: str | Path | Iterable[str | Path] | None = None,
     engine_path: str | Path | None = None,
     sst_config: str | Path | None = None,
+    share: str | Path | None = None,
     **parameters: Any,
 ) -> Session:
     """Open a session and make it the current one.
 
     Args:
         engine: "embedded" (a process of our own) or "sst".
-        guest: go through RISC-V Linux in QEMU.
+        guest: go through RISC-V Linux in QEMU: what a guest needs is built the first time (up to
+            10 minutes), then one boots for this session and ends with it.
         hardware: a preset's name, a TOML file or a mapping; `parameters` (`rows=64`,
             `model="scalesim_ws"`) replace single entries of it.
         numerics: "fast", or "bit_accurate": every sum in the order in which the modelled array
@@ -141,6 +159,7 @@ def open(
         engine_path: another `shmgemm-engine`, or another `sst`.
         sst_config: an SST configuration of your own for engine="sst", with a shmgemm.HostPort and
             `devices` shmgemm.GemmDevices that are `hardware` (`shmgemm sst-config` prints one).
+        share: a folder that the guest sees at /mnt/shared.
 
     What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
 
@@ -148,7 +167,8 @@ def open(
         ValueError: a setting, parameter or plug-in that is not legal; the message says where it
             came from.
         FileNotFoundError: a file that does not exist.
-        Unsupported: engine="sst" without SST, or without the element built for it.
+        Unsupported: engine="sst" without SST, or without the element built for it; guest=True
+            without the Debian packages that a guest is built from.
         RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
     """
     former = current_or_none()
@@ -167,6 +187,7 @@ def open(
             "plugins": plugins,
             "engine_path": engine_path,
             "sst_config": sst_config,
+            "share": share,
         },
         parameters,
     )
@@ -178,46 +199,120 @@ def open(
 def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Session:
     found = {name: settings.resolve_with_origin(name, arguments[name]) for name in arguments}
     given = {name: resolved.value for name, resolved in found.items()}
-    if given["guest"]:
-        raise Unsupported("guest=True is not part of this version; leave it out to go direct")
     models_from = plugins.load(arguments["plugins"])
-    described = hardware.load(given["hardware"], parameters, place=found["hardware"].place)
+    described = _hardware.load(given["hardware"], parameters, place=found["hardware"].place)
     engine_path: str = given["engine_path"] or default_engine_path()
     engine_words: list[str] = []
     if given["engine"] == "sst":
         engine_path, engine_words = sst.command(given["engine_path"], given["sst_config"])
-    core = _core.Session(
-        engine_path=engine_path,
-        engine_words=engine_words,
-        parameters=described.parameters,
-        plugins=models_from,
-        region_bytes=given["region"],
+    path = _guest_path(given["share"]) if given["guest"] else None
+    try:
+        core = _core.Session(
+            engine_path=engine_path,
+            engine_words=engine_words,
+            parameters=described.parameters,
+            plugins=models_from,
+            region_bytes=given["region"],
+            devices=given["devices"],
+            threads=given["threads"],
+            timeout_s=given["timeout"],
+            bit_accurate=given["numerics"] == "bit_accurate",
+            debug=given["debug"],
+            link_path=path.link if path else "",
+            guest_arena_bytes=path.arena_bytes if path else 0,
+            guest=path,
+        )
+    except BaseException:
+        if path is not None:
+            path.close()
+        raise
+    session = Session(core, described, given["numerics"], given["strict"], given["devices"], path)
+    if given["engine"] == "sst" and given["sst_config"] is not None:
+        _check_served(session, f"sst_config = {given['sst_config']!r}")
+    return session
+
+
+def _guest_path(share: str | None) -> GuestPath:
+    from ._guest_path import GuestPath
+
+    return GuestPath(share)
+
+
+def connect(
+    server: str,
+    region: str | Path | None = None,
+    hardware: str | Path | Mapping[str, Any] | None = None,
+    *,
+    connections: int = 4,
+    numerics: str | None = None,
+    devices: int | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    debug: bool | None = None,
+    **parameters: Any,
+) -> Session:
+    """Attach to a device server that runs already, and make that the current session.
+
+    Args:
+        server: "HOST:PORT", such as "127.0.0.1:9999": a guest's (`shmgemm guest boot`), or one on
+            this machine (`shmgemm serve`).
+        region: the file of the region that the server's engine serves. With it matrices stay in
+            shared memory and only records travel; an arena of the region is leased until the
+            session ends. Without it every matrix travels over TCP, and no cycles come back: the
+            profile says 0.
+        hardware: what the server's engine was started with; with a region it is checked.
+        connections: without a region, at most so many are open at once.
+        numerics, devices, strict, timeout, debug, parameters: as `open` takes them; `timeout` is
+            also how long one product may take where matrices travel.
+
+    Raises:
+        ValueError: a setting that is not legal, or hardware that is not the engine's.
+        DeviceLost: nobody listens there, or no engine is behind the server.
+        Unsupported: no HOST:PORT, or no such region.
+        RegionFull: every arena of the region is leased.
+        ProtocolError: the region's file is none of ours.
+    """
+    former = current_or_none()
+    arguments = {
+        "hardware": hardware,
+        "numerics": numerics,
+        "devices": devices,
+        "strict": strict,
+        "timeout": timeout,
+        "debug": debug,
+    }
+    found = {name: settings.resolve_with_origin(name, arguments[name]) for name in arguments}
+    given = {name: resolved.value for name, resolved in found.items()}
+    described = _hardware.load(given["hardware"], parameters, place=found["hardware"].place)
+    core = _core.Session.connect(
+        server=server,
+        region_path="" if region is None else str(region),
+        connections=connections,
         devices=given["devices"],
-        threads=given["threads"],
         timeout_s=given["timeout"],
         bit_accurate=given["numerics"] == "bit_accurate",
         debug=given["debug"],
     )
-    if given["engine"] == "sst" and given["sst_config"] is not None:
-        _check_served(core, described, given)
-    return Session(core, described, given["numerics"], given["strict"], given["devices"])
+    session = Session(core, described, given["numerics"], given["strict"], given["devices"])
+    if region is not None:
+        _check_served(session, f"the engine behind {server}")
+    session._former = former
+    _make_current(session)
+    return session
 
 
-def _check_served(
-    core: _core.Session, described: hardware.Hardware, given: Mapping[str, Any]
-) -> None:
-    """Whether the devices of the user's own configuration are those the session speaks of."""
-    info = core.info()
+def _check_served(session: Session, who: str) -> None:
+    """Whether the devices of an engine that we did not describe are those we speak of."""
+    info = session.core.info()
     for name, wanted in (
-        ("devices", given["devices"]),
-        ("model", described.model),
-        ("clock_hz", described.clock_hz),
+        ("devices", session.devices),
+        ("model", session.hardware.model),
+        ("clock_hz", session.clock_hz),
     ):
         if info[name] != wanted:
-            core.close()
+            session._end()
             raise ValueError(
-                f"sst_config = {given['sst_config']!r} has {name} = {info[name]!r}, the session was"
-                f" opened with {wanted!r}"
+                f"{who} has {name} = {info[name]!r}, the session was opened with {wanted!r}"
             )
 
 
@@ -277,7 +372,7 @@ def _close_all() -> None:
         time.sleep(_GRACE_S)
     for session in list(_sessions):
         if session._pid == os.getpid():
-            session.core.close()
+            session._end()
 
 
 _core.set_session_opener(_open_default)

@@ -164,6 +164,7 @@ SETTINGS: dict[str, Setting] = {
             "plugins", (), "timing models of one's own", "paths, or a list of them", _parse_paths
         ),
         _setting("engine_path", None, "the engine's executable", "a path", _parse_path),
+        _setting("share", None, "a folder at /mnt/shared in the guest", "a path", _parse_path),
         _setting("sst_config", None, "SST configuration of one's own", "a path", _parse_path),
     )
 }
@@ -224,7 +225,7 @@ def _parse(setting: Setting, value: Any, place: str) -> Any:
 def _relative_to(config: Path, setting: Setting, value: Any) -> Any:
     """Paths in a settings file are relative to its folder."""
     is_file = setting.name == "hardware" and isinstance(value, str) and value.endswith(".toml")
-    if is_file or setting.name in ("engine_path", "sst_config"):
+    if is_file or setting.name in ("engine_path", "sst_config", "share"):
         return str(config.parent / Path(value).expanduser())
     if setting.name == "plugins":
         return tuple(str(config.parent / path) for path in value)
