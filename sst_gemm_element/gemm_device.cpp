@@ -117,7 +117,7 @@ void GemmDevice::begin(const shmgemm_command& given) {
     fail(getName(), "a command on port \"commands\" has a dimension of 0 or no known dtype");
   }
   if (link_ops_.full()) return link_backlog_.push_back(command);
-  engine::Op* op = link_ops_.add(command, engine::kNoQueuePair);
+  engine::Op* op = link_ops_.add(command, nullptr);
   House::ours().host->post([op] { House::ours().host->enqueue(op); }, 0);
 }
 

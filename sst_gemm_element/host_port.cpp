@@ -153,12 +153,12 @@ void HostPort::serve() {
 
 void HostPort::start_control() {
   shmgemm_peer* const self = region_->engine();
-  control_ =
-      std::make_unique<engine::Control>(settings_.control_fd, settings_.parent_pid, self, [this] {
-        port_->stop();
-        // Nobody is left to want the product that is being computed.
-        if (left_.get_future().wait_for(kStopLimit) != std::future_status::ready) _exit(1);
-      });
+  engine::ControlOptions options{settings_.control_fd, settings_.parent_pid, -1, nullptr};
+  control_ = std::make_unique<engine::Control>(std::move(options), self, [this] {
+    port_->stop();
+    // Nobody is left to want the product that is being computed.
+    if (left_.get_future().wait_for(kStopLimit) != std::future_status::ready) _exit(1);
+  });
   set_state(self, SHMGEMM_PEER_READY);
   engine::Control::send(settings_.control_fd, SHMGEMM_CONTROL_READY, "");
 }

@@ -1,4 +1,4 @@
-"""The ABI header means the same to C11, to C++ and to Python, and asks nothing of any of them."""
+"""The ABI headers mean the same to C11, to C++ and to Python, and ask nothing of any of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from c_abi import C11, CPP17, SOURCES, compile_with
 
-from shmgemm import abi
+from shmgemm import abi, abi_link
 
-HEADER = SOURCES / "abi" / "shmgemm_abi.h"
+HEADERS = [SOURCES / "abi" / name for name in ("shmgemm_abi.h", "shmgemm_link.h", "virtio_sst.h")]
 Structure = type[ctypes.LittleEndianStructure]
 STRUCTURES: dict[str, Structure] = {
     "shmgemm_command": abi.Command,
@@ -28,35 +28,62 @@ STRUCTURES: dict[str, Structure] = {
     "shmgemm_header": abi.Header,
     "shmgemm_queue_pair": abi.QueuePair,
     "shmgemm_control": abi.Control,
+    "shmgemm_link_head": abi_link.LinkHead,
+    "shmgemm_link_hello": abi_link.LinkHello,
+    "virtio_sst_device_counters": abi_link.DeviceCounters,
+    "virtio_sst_config": abi_link.Config,
+    "virtio_sst_request": abi_link.Request,
+    "virtio_sst_response": abi_link.Response,
+    "virtio_sst_compute_request": abi_link.ComputeRequest,
+    "virtio_sst_compute_response": abi_link.ComputeResponse,
+    "virtio_sst_transfer": abi_link.Transfer,
+    "virtio_sst_configure": abi_link.ConfigureRequest,
+    "virtio_sst_info_response": abi_link.InfoResponse,
+    "virtio_sst_info": abi_link.DriverInfo,
+    "virtio_sst_counters": abi_link.DriverCounters,
 }
-ENUMS: dict[str, type[IntEnum]] = {
-    "OP": abi.Op,
-    "DTYPE": abi.Dtype,
-    "STATUS": abi.Status,
-    "PEER": abi.PeerState,
-    "CONTROL": abi.ControlKind,
-    "REPORT": abi.ReportKind,
-    "ACTIVITY": abi.Activity,
-    "CONFIGURE": abi.Configure,
-    "ARENA": abi.ArenaState,
+ENUMS: dict[str, type[IntEnum]] = {  # by what stands before their names in C
+    "SHMGEMM_OP": abi.Op,
+    "SHMGEMM_DTYPE": abi.Dtype,
+    "SHMGEMM_STATUS": abi.Status,
+    "SHMGEMM_PEER": abi.PeerState,
+    "SHMGEMM_CONTROL": abi.ControlKind,
+    "SHMGEMM_REPORT": abi.ReportKind,
+    "SHMGEMM_ACTIVITY": abi.Activity,
+    "SHMGEMM_CONFIGURE": abi.Configure,
+    "SHMGEMM_ARENA": abi.ArenaState,
+    "VIRTIO_SST": abi_link.Interrupts,
 }
+LINK_ENUMS = (abi_link.LinkKind, abi_link.LinkRole)  # of one prefix
 CONSTANTS = {
-    "MAGIC": abi.MAGIC,
-    "ABI_MAJOR": abi.ABI_MAJOR,
-    "ABI_MINOR": abi.ABI_MINOR,
-    "MIN_REGION_BYTES": abi.MIN_REGION_BYTES,
-    "PAGE_BYTES": abi.PAGE_BYTES,
-    "HEAP_ALIGN": abi.HEAP_ALIGN,
-    "BLOCK_ALIGN": abi.BLOCK_ALIGN,
-    "LARGE_BLOCK_BYTES": abi.LARGE_BLOCK_BYTES,
-    "MAX_QUEUE_PAIRS": abi.MAX_QUEUE_PAIRS,
-    "MAX_PEERS": abi.MAX_PEERS,
-    "ENGINE_PEER": abi.ENGINE_PEER,
-    "MAX_ARENAS": abi.MAX_ARENAS,
-    "RING_SLOTS": abi.RING_SLOTS,
-    "QUEUE_PAIR_BYTES": abi.QUEUE_PAIR_BYTES,
-    "FLUSH_EVERY": abi.FLUSH_EVERY,
-    "REPORT_BYTES": abi.REPORT_BYTES,
+    "SHMGEMM_MAGIC": abi.MAGIC,
+    "SHMGEMM_ABI_MAJOR": abi.ABI_MAJOR,
+    "SHMGEMM_ABI_MINOR": abi.ABI_MINOR,
+    "SHMGEMM_MIN_REGION_BYTES": abi.MIN_REGION_BYTES,
+    "SHMGEMM_PAGE_BYTES": abi.PAGE_BYTES,
+    "SHMGEMM_HEAP_ALIGN": abi.HEAP_ALIGN,
+    "SHMGEMM_BLOCK_ALIGN": abi.BLOCK_ALIGN,
+    "SHMGEMM_LARGE_BLOCK_BYTES": abi.LARGE_BLOCK_BYTES,
+    "SHMGEMM_MAX_QUEUE_PAIRS": abi.MAX_QUEUE_PAIRS,
+    "SHMGEMM_MAX_PEERS": abi.MAX_PEERS,
+    "SHMGEMM_ENGINE_PEER": abi.ENGINE_PEER,
+    "SHMGEMM_MAX_ARENAS": abi.MAX_ARENAS,
+    "SHMGEMM_RING_SLOTS": abi.RING_SLOTS,
+    "SHMGEMM_QUEUE_PAIR_BYTES": abi.QUEUE_PAIR_BYTES,
+    "SHMGEMM_FLUSH_EVERY": abi.FLUSH_EVERY,
+    "SHMGEMM_REPORT_BYTES": abi.REPORT_BYTES,
+    "SHMGEMM_LINK_MAGIC": abi_link.LINK_MAGIC,
+    "SHMGEMM_LINK_TEXT_BYTES": abi_link.LINK_TEXT_BYTES,
+    "SHMGEMM_LINK_MAX_BYTES": abi_link.LINK_MAX_BYTES,
+    "VIRTIO_SST_DEVICE_ID": abi_link.DEVICE_ID,
+    "VIRTIO_SST_PCI_VENDOR_ID": abi_link.PCI_VENDOR_ID,
+    "VIRTIO_SST_PCI_DEVICE_ID": abi_link.PCI_DEVICE_ID,
+    "VIRTIO_SST_QUEUE_SIZE": abi_link.QUEUE_SIZE,
+    "VIRTIO_SST_MAX_STREAM": abi_link.MAX_STREAM,
+    "VIRTIO_SST_PAYLOAD_BYTES": abi_link.PAYLOAD_BYTES,
+    "VIRTIO_SST_MAX_TRANSFER_BYTES": abi_link.MAX_TRANSFER_BYTES,
+    "VIRTIO_SST_IOC_INFO": abi_link.IOC_INFO,
+    "VIRTIO_SST_IOC_COUNTERS": abi_link.IOC_COUNTERS,
 }
 
 
@@ -82,9 +109,15 @@ def python_layout() -> dict[str, int]:
             layout[f"{name}.{field}"] = offset
             layout[f"{name}.{field} bytes"] = size
     for prefix, enum in ENUMS.items():
-        layout |= {f"SHMGEMM_{prefix}_{member.name}": member.value for member in enum}
+        layout |= {f"{prefix}_{member.name}": member.value for member in enum}
+    for enum in LINK_ENUMS:
+        layout |= {f"SHMGEMM_LINK_{member.name}": member.value for member in enum}
     layout |= {f"SHMGEMM_FLAG_{name}": flag for name, flag in abi.Flag.__members__.items()}
-    return layout | {f"SHMGEMM_{name}": value for name, value in CONSTANTS.items()}
+    return layout | CONSTANTS
+
+
+def is_constant(name: str) -> bool:
+    return name.startswith(("SHMGEMM_", "VIRTIO_SST_"))
 
 
 def printer_source() -> str:
@@ -94,9 +127,10 @@ def printer_source() -> str:
         for field, _, _ in fields(structure):
             lines.append(f'SHOW("{name}.{field}", offsetof(struct {name}, {field}));')
             lines.append(f'SHOW("{name}.{field} bytes", sizeof(((struct {name}*)0)->{field}));')
-    lines += [f'SHOW("{name}", {name});' for name in python_layout() if name.startswith("SHMGEMM")]
+    lines += [f'SHOW("{name}", {name});' for name in python_layout() if is_constant(name)]
     body = "\n  ".join(lines)
-    return f"""#include "abi/shmgemm_abi.h"
+    return f"""#include "abi/shmgemm_link.h"
+#include "abi/virtio_sst.h"
 #include <stdio.h>
 #define SHOW(name, value) printf("%s=%llu\\n", name, (unsigned long long)(value))
 int main(void) {{
@@ -135,11 +169,12 @@ def test_fields_cover_every_byte(name: str) -> None:
     assert covered == set(range(ctypes.sizeof(structure)))
 
 
-def test_every_name_of_the_header_is_in_python() -> None:
-    text = HEADER.read_text()
-    helpers = {"SHMGEMM_ABI_H", "SHMGEMM_OFFSET_IS", "SHMGEMM_SIZE_IS"}
-    in_enums = set(re.findall(r"\b(SHMGEMM_[A-Z0-9_]+)\s*=", text))
-    defined = set(re.findall(r"#define (SHMGEMM_[A-Z0-9_]+)", text)) - helpers
+def test_every_name_of_the_headers_is_in_python() -> None:
+    text = "".join(header.read_text() for header in HEADERS)
+    helpers = {"SHMGEMM_OFFSET_IS", "SHMGEMM_SIZE_IS"}
+    helpers |= {"SHMGEMM_ABI_H", "SHMGEMM_LINK_H", "VIRTIO_SST_H"}
+    in_enums = set(re.findall(r"\b((?:SHMGEMM|VIRTIO_SST)_[A-Z0-9_]+)\s*=", text))
+    defined = set(re.findall(r"#define ((?:SHMGEMM|VIRTIO_SST)_[A-Z0-9_]+)", text)) - helpers
     counts = {
         f"SHMGEMM_{name}"
         for name in (
@@ -153,9 +188,9 @@ def test_every_name_of_the_header_is_in_python() -> None:
     }
     indices = {name for name in in_enums if re.match(r"SHMGEMM_(LEVEL|OPERAND)_", name)}
     assert (in_enums | defined) - counts - indices == {
-        name for name in python_layout() if name.startswith("SHMGEMM")
+        name for name in python_layout() if is_constant(name)
     }
-    declared = set(re.findall(r"^struct (shmgemm_\w+) \{", text, re.MULTILINE))
+    declared = set(re.findall(r"^struct (\w+) \{", text, re.MULTILINE))
     assert declared == set(STRUCTURES)
 
 
@@ -164,7 +199,8 @@ def test_headers_and_validator_compile_without_a_warning(
     compiler: list[str], tmp_path: Path
 ) -> None:
     twice = tmp_path / "twice.c"
-    twice.write_text('#include "abi/shmgemm_validate.h"\n#include "abi/shmgemm_abi.h"\n')
+    headers = ["shmgemm_validate.h", *(header.name for header in HEADERS)]
+    twice.write_text("".join(f'#include "abi/{name}"\n' for name in headers * 2))
     for source in (twice, SOURCES / "abi" / "shmgemm_validate.c"):
         compile_with(compiler, ["-c", source, "-o", tmp_path / "out.o"])
 

@@ -11,6 +11,7 @@
 #include "engine/host_port.h"
 #include "model/event_queue.h"
 #include "model/supervision.h"
+#include "region/ring.h"
 
 namespace shmgemm::test {
 

@@ -1,7 +1,9 @@
 #include "engine/device.h"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
@@ -39,6 +41,7 @@ Device::Device(const model::Hardware& hardware, DeviceHost host)
       host_(std::move(host)),
       instance_(make_instance()),
       peak_macs_per_cycle_(instance_->model->peak_macs_per_cycle()),
+      timing_(hardware_, peak_macs_per_cycle_),
       supervision_(host_.limits) {}
 
 std::unique_ptr<Device::Instance> Device::make_instance() {
@@ -68,7 +71,7 @@ void Device::count_reject() {
 void Device::advance() {
   if (advancing_) return;
   advancing_ = true;
-  while (!busy() && !queue_.empty() && may_start(queue_.front())) {
+  while (host_.running() && !busy() && !queue_.empty() && may_start(queue_.front())) {
     Op* op = queue_.front();
     queue_.pop_front();
     start(op);
@@ -99,9 +102,82 @@ bool Device::may_start(Op* op) {
 
 void Device::start(Op* op) {
   op->start = host_.events.now();
-  if (op->command.op == SHMGEMM_OP_GEMM) return start_product(op);
-  if (op->command.op == SHMGEMM_OP_RESET) counters_ = DeviceCounters{};
-  tell_ended(op, SHMGEMM_STATUS_OK, model::GemmTiming{});
+  shmgemm_status status = SHMGEMM_STATUS_OK;
+  switch (op->command.op) {
+    case SHMGEMM_OP_GEMM:
+      return start_product(op);
+    case SHMGEMM_OP_COMPUTE:
+    case SHMGEMM_OP_READ:
+    case SHMGEMM_OP_WRITE:
+      return start_timed(op);
+    case SHMGEMM_OP_CONFIGURE:
+      status = configure(op->command);
+      break;
+    case SHMGEMM_OP_RESET:
+      reset();
+      break;
+    default:
+      break;
+  }
+  tell_ended(op, status, model::GemmTiming{});
+}
+
+shmgemm_status Device::configure(const shmgemm_command& command) {
+  if (command.arg[0] != SHMGEMM_CONFIGURE_MAX_COMPUTE_UNITS) return SHMGEMM_STATUS_BAD_ARGUMENT;
+  configuration_.max_compute_units = command.arg[1];
+  return SHMGEMM_STATUS_OK;
+}
+
+void Device::reset() {
+  counters_ = DeviceCounters{};
+  configuration_ = DeviceConfiguration{};
+  memory_.zero();
+}
+
+// Its data move when it starts, as a product's values are computed then.
+shmgemm_status Device::move(const Op& op) {
+  const std::uint64_t address = op.command.arg[0], bytes = op.command.arg[1];
+  if (!DeviceMemory::contains(address, bytes)) return SHMGEMM_STATUS_OUT_OF_BOUNDS;
+  try {
+    if (op.command.op == SHMGEMM_OP_READ) {
+      memory_.read(address, op.data, bytes);
+    } else {
+      memory_.write(address, op.data, bytes);
+    }
+  } catch (const std::bad_alloc&) {
+    host_.log("the machine has no room for a device's memory");
+    return SHMGEMM_STATUS_ERROR;
+  }
+  return SHMGEMM_STATUS_OK;
+}
+
+void Device::start_timed(Op* op) {
+  const shmgemm_command& command = op->command;
+  const bool computes = command.op == SHMGEMM_OP_COMPUTE;
+  const auto timing =
+      computes ? timing_.compute(command.arg[0]) : timing_.transfer(command.arg[1]);
+  shmgemm_status status = SHMGEMM_STATUS_OK;
+  if (computes && (command.arg[1] != 0 || command.arg[0] > configuration_.max_compute_units)) {
+    status = SHMGEMM_STATUS_BAD_ARGUMENT;
+  } else if (timing.total() > host_.last_cycle - std::min(host_.last_cycle, op->start)) {
+    status = SHMGEMM_STATUS_UNSUPPORTED;
+    host_.log("an op of " + std::to_string(timing.total()) +
+              " cycles: simulated time ends before");
+  } else if (!computes) {
+    status = move(*op);
+  }
+  if (status != SHMGEMM_STATUS_OK) {
+    ++counters_.rejects;
+    return tell_ended(op, status, model::GemmTiming{});
+  }
+  timed_ = op;
+  host_.events.at(op->start + timing.total(), [this, timing] { end_timed(timing); });
+}
+
+void Device::end_timed(const model::GemmTiming& timing) {
+  ++counters_.ops;
+  counters_.busy_cycles += timing.busy;
+  tell_ended(std::exchange(timed_, nullptr), SHMGEMM_STATUS_OK, timing);
 }
 
 void Device::tell_ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
@@ -110,6 +186,13 @@ void Device::tell_ended(Op* op, shmgemm_status status, const model::GemmTiming& 
 }
 
 void Device::start_product(Op* op) {
+  try {
+    host_.compute(*op);
+  } catch (...) {
+    host_.log("the values of a product: " + model::current_exception_text());
+    ++counters_.rejects;
+    return tell_ended(op, SHMGEMM_STATUS_ERROR, model::GemmTiming{});
+  }
   op_ = op;
   const std::uint64_t run = ++runs_;
   supervision_.begin(host_.events.now());
@@ -127,7 +210,7 @@ void Device::start_product(Op* op) {
 }
 
 void Device::end(std::uint64_t run, const model::GemmTiming& timing) {
-  if (!busy() || run != runs_) {
+  if (op_ == nullptr || run != runs_) {
     throw model::ModelError("it called done() for a GEMM that has ended");
   }
   supervision_.check_end(timing, host_.events.now());
@@ -137,7 +220,7 @@ void Device::end(std::uint64_t run, const model::GemmTiming& timing) {
 }
 
 void Device::count_event() {
-  if (busy()) supervision_.count_event(host_.events.now());
+  if (op_ != nullptr) supervision_.count_event(host_.events.now());
 }
 
 void Device::fail(const std::string& why) {
@@ -146,9 +229,9 @@ void Device::fail(const std::string& why) {
 }
 
 void Device::end_badly(shmgemm_status status, const std::string& why) {
-  const std::string what = busy() ? ", " + model::text_of(shape_of(op_->command)) : "";
+  const std::string what = op_ != nullptr ? ", " + model::text_of(shape_of(op_->command)) : "";
   host_.log("timing model \"" + hardware_.model().name + "\"" + what + ": " + why);
-  if (!busy()) return;  // it had called done() before
+  if (op_ == nullptr) return;  // it had called done() before
   ++counters_.rejects;
   tell_ended(std::exchange(op_, nullptr), status, model::GemmTiming{});
 }

@@ -1,30 +1,25 @@
 #include "engine/host_port.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
+#include "engine/device_memory.h"
+#include "engine/older_records.h"
+#include "engine/queue_pair.h"
 #include "engine/report.h"
 
 namespace shmgemm::engine {
 namespace {
 
 bool is_served(const shmgemm_command& command) {
-  switch (command.op) {
-    case SHMGEMM_OP_NOOP:
-    case SHMGEMM_OP_ECHO:
-    case SHMGEMM_OP_RESET:
-    case SHMGEMM_OP_GET_INFO:
-    case SHMGEMM_OP_FLUSH:
-      return true;
-    case SHMGEMM_OP_GEMM:
-      return compute::supports(static_cast<compute::Dtype>(command.dtype_in),
-                               static_cast<compute::Dtype>(command.dtype_out));
-    default:
-      return false;
-  }
+  return command.op != SHMGEMM_OP_GEMM ||
+         compute::supports(static_cast<compute::Dtype>(command.dtype_in),
+                           static_cast<compute::Dtype>(command.dtype_out));
 }
 
 compute::Gemm product_of(const shmgemm_command& command, std::byte* base) {
@@ -73,11 +68,6 @@ void copy_text(char (&to)[size], const std::string& from) {
 
 }  // namespace
 
-HostPort::QueuePair::QueuePair(region::Region& region, std::uint32_t index)
-    : commands(region.queue_pair(index)->commands, SHMGEMM_RING_SLOTS),
-      completions(region.queue_pair(index)->completions, SHMGEMM_RING_SLOTS),
-      client(region.client(index)) {}
-
 HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<DeviceSetup>& setups,
                    model::EventQueue& events, HostPortOptions options)
     : region_(std::move(region)),
@@ -92,8 +82,10 @@ HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<Dev
       ended(op, status, timing);
     };
     devices_.push_back(std::make_unique<Device>(
-        setup.hardware, DeviceHost{events_, owner, setup.memory, setup.observer, on_end,
-                                   options_.log, options_.limits, options_.last_cycle}));
+        setup.hardware,
+        DeviceHost{events_, owner, setup.memory, setup.observer, [this] { return running(); },
+                   [this](const Op& op) { compute(op); }, on_end, options_.log, options_.limits,
+                   options_.last_cycle}));
   }
 }
 
@@ -103,7 +95,7 @@ void HostPort::meet_hosts() {
   limits_.generation = region_->generation();
   waiter_.emplace(region_->engine());
   for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
-    pairs_.push_back(std::make_unique<QueuePair>(*region_, i));
+    connections_.push_back(std::make_shared<QueuePair>(*region_, i));
   }
 }
 
@@ -115,21 +107,63 @@ void HostPort::enqueue(Op* op) {
 
 bool HostPort::poll() {
   for (const auto& device : devices_) device->drop_retired();
+  if (__atomic_load_n(&has_new_, __ATOMIC_SEQ_CST)) welcome();
+  dismiss();
   bool took = false;
-  const auto pairs = static_cast<std::uint32_t>(pairs_.size());
-  for (std::uint32_t i = 0; i < pairs && !flushing(); ++i) {
-    const std::uint32_t index = (turn_ + i) % pairs;
-    shmgemm_command command;
-    while (!flushing() && pairs_[index]->commands.poll(command)) {
+  const std::size_t connections = connections_.size();
+  for (std::size_t i = 0; i < connections && !flushing(); ++i) {
+    const std::size_t index = (turn_ + i) % connections;
+    Arrived arrived;
+    while (!flushing() && connections_[index]->take(arrived)) {
       took = true;
-      take(index, command);
-      if (flushing()) turn_ = (index + 1) % pairs;
+      take(*connections_[index], arrived);
+      if (flushing()) turn_ = (index + 1) % connections;
     }
   }
   return took;
 }
 
+void HostPort::connect(std::shared_ptr<Connection> connection) {
+  {
+    const std::lock_guard<std::mutex> lock(new_mutex_);
+    new_.push_back(std::move(connection));
+    __atomic_store_n(&has_new_, true, __ATOMIC_SEQ_CST);
+  }
+  ring();
+}
+
+void HostPort::welcome() {
+  const std::lock_guard<std::mutex> lock(new_mutex_);
+  std::move(new_.begin(), new_.end(), std::back_inserter(connections_));
+  new_.clear();
+  __atomic_store_n(&has_new_, false, __ATOMIC_SEQ_CST);
+}
+
+// Those that are gone. What they have at work ends unanswered, and they stay until it has.
+void HostPort::dismiss() {
+  const auto is_idle = [](const auto& connection) { return connection->ops.empty(); };
+  leaving_.erase(std::remove_if(leaving_.begin(), leaving_.end(), is_idle), leaving_.end());
+  const auto is_here = [](const auto& connection) { return !connection->gone(); };
+  const auto kept = std::stable_partition(connections_.begin(), connections_.end(), is_here);
+  for (auto gone = kept; gone != connections_.end(); ++gone) {
+    dismiss(**gone);
+    if (!(*gone)->ops.empty()) leaving_.push_back(*gone);
+  }
+  connections_.erase(kept, connections_.end());
+}
+
+void HostPort::dismiss(Connection& connection) {
+  if (flush_.connection == &connection) flush_ = Flush{};
+  for (const auto& device : devices_) {
+    device->drop_queued(&connection, [&connection](Op* op) { connection.ops.remove(op); });
+  }
+}
+
 void HostPort::run_next() {
+  if (flush_.active && flush_.connection->gone()) {  // nobody waits for it any more
+    flush_ = Flush{};
+    return;
+  }
   if (events_.empty()) return fail_forgotten_op();
   const std::uint32_t owner = events_.next_owner();
   if (owner == 0) return events_.run_next();
@@ -159,7 +193,7 @@ void HostPort::wait(region::Nanoseconds limit) {
 }
 
 void HostPort::wake_clients() {
-  for (const auto& pair : pairs_) region::wake(pair->client);
+  for (const auto& connection : connections_) connection->wake();
 }
 
 void HostPort::stop() {
@@ -167,40 +201,54 @@ void HostPort::stop() {
   region::wake(region_->engine());
 }
 
+void HostPort::ring() const { region::wake_if_sleeping(region_->engine()); }
+
 bool HostPort::ready() const {
-  if (stopped()) return true;
-  return std::any_of(pairs_.begin(), pairs_.end(),
-                     [](const auto& pair) { return pair->commands.ready(); });
+  if (stopped() || __atomic_load_n(&has_new_, __ATOMIC_SEQ_CST)) return true;
+  return std::any_of(connections_.begin(), connections_.end(), [](const auto& connection) {
+    return connection->ready() || connection->gone();
+  });
 }
 
-void HostPort::take(std::uint32_t index, const shmgemm_command& command) {
-  QueuePair& pair = *pairs_[index];
-  const shmgemm_status status = check(pair, command);
-  if (status != SHMGEMM_STATUS_OK) return reject(pair, command, status);
-  if (command.op == SHMGEMM_OP_FLUSH) return begin_flush_op(index, command);
-  accept(index, command);
+void HostPort::take(Connection& connection, Arrived& arrived) {
+  const shmgemm_status status = check(connection, arrived);
+  if (status != SHMGEMM_STATUS_OK) return refuse(connection, arrived, status);
+  if (arrived.command.op == SHMGEMM_OP_FLUSH) return begin_flush_op(connection, arrived);
+  accept(connection, arrived);
 }
 
-shmgemm_status HostPort::check(const QueuePair& pair, const shmgemm_command& command) const {
-  const shmgemm_status status = shmgemm_validate_command(&command, &limits_);
+shmgemm_status HostPort::check(const Connection& connection, Arrived& arrived) const {
+  shmgemm_command& command = arrived.command;
+  if (arrived.request != nullptr && command.device >= devices_.size()) {
+    return SHMGEMM_STATUS_NO_DEVICE;
+  }
+  const shmgemm_status status = arrived.request != nullptr
+                                    ? command_of(arrived.request->asked, command)
+                                    : shmgemm_validate_command(&command, &limits_);
   if (status != SHMGEMM_STATUS_OK) return status;
-  if (pair.ops.find(static_cast<std::uint32_t>(command.id)) != nullptr) {
+  if (command.id != 0 &&
+      connection.ops.find(static_cast<std::uint32_t>(command.id)) != nullptr) {
     return SHMGEMM_STATUS_DUPLICATE_ID;
   }
-  if (pair.ops.full()) return SHMGEMM_STATUS_BUSY;
+  if (connection.ops.full()) return SHMGEMM_STATUS_BUSY;
   if (!is_served(command)) return SHMGEMM_STATUS_UNSUPPORTED;
-  // A FLUSH takes no time; refused, it would leave what is in flight without an answer.
-  if (command.op != SHMGEMM_OP_FLUSH &&
-      (events_.now() > options_.last_cycle || command.release_cycles > options_.last_cycle)) {
-    options_.log("simulated time is at cycle " + std::to_string(events_.now()) +
-                 ", release time at " + std::to_string(command.release_cycles) + ": past cycle " +
-                 std::to_string(options_.last_cycle) + " no op is accepted");
-    return SHMGEMM_STATUS_ERROR;
-  }
-  return SHMGEMM_STATUS_OK;
+  return check_time(command);
 }
 
-shmgemm_completion HostPort::answer(const shmgemm_command& command, shmgemm_status status) const {
+// A FLUSH takes no time; refused, it would leave what is in flight without an answer.
+shmgemm_status HostPort::check_time(const shmgemm_command& command) const {
+  if (command.op == SHMGEMM_OP_FLUSH || (events_.now() <= options_.last_cycle &&
+                                         command.release_cycles <= options_.last_cycle)) {
+    return SHMGEMM_STATUS_OK;
+  }
+  options_.log("simulated time is at cycle " + std::to_string(events_.now()) +
+               ", release time at " + std::to_string(command.release_cycles) + ": past cycle " +
+               std::to_string(options_.last_cycle) + " no op is accepted");
+  return SHMGEMM_STATUS_ERROR;
+}
+
+shmgemm_completion HostPort::completion_of(const shmgemm_command& command,
+                                           shmgemm_status status) const {
   shmgemm_completion completion{};
   completion.id = command.id;
   completion.generation = limits_.generation;
@@ -211,85 +259,115 @@ shmgemm_completion HostPort::answer(const shmgemm_command& command, shmgemm_stat
   return completion;
 }
 
-void HostPort::reject(QueuePair& pair, const shmgemm_command& command, shmgemm_status status) {
+void HostPort::refuse(Connection& connection, const Arrived& arrived, shmgemm_status status) {
+  const shmgemm_command& command = arrived.command;
   if (command.device < devices_.size()) devices_[command.device]->count_reject();
-  publish(pair, answer(command, status));
+  const shmgemm_completion completion = completion_of(command, status);
+  if (arrived.request != nullptr) make_answer(*arrived.request, completion, {});
+  connection.answer(arrived.slot, completion);
 }
 
-void HostPort::accept(std::uint32_t index, const shmgemm_command& command) {
-  QueuePair& pair = *pairs_[index];
-  if (command.op == SHMGEMM_OP_GEMM) compute(command);
-  Op* op = pair.ops.add(command, index);
-  // A client that never flushes would otherwise fill the table and wait for ever.
-  if ((command.flags & SHMGEMM_FLAG_FLUSH) != 0 || pair.ops.full()) {
-    flush_ = Flush{true, index, false, Dependency{op, op->ticket}, false, {}};
+void HostPort::accept(Connection& connection, const Arrived& arrived) {
+  const shmgemm_command& command = arrived.command;
+  Op* op = connection.ops.add(command, &connection);
+  op->slot = arrived.slot;
+  op->request = arrived.request;
+  if (command.op == SHMGEMM_OP_READ || command.op == SHMGEMM_OP_WRITE) {
+    op->data = op->request != nullptr ? data_of(*op->request) : region_->base() + command.arg[2];
   }
-  Device& device = *devices_[command.device];
-  device.enqueue(op);
-  device.advance();
+  devices_[command.device]->enqueue(op);
+  // A client that never flushes would otherwise fill the table and wait for ever.
+  if ((command.flags & SHMGEMM_FLAG_FLUSH) == 0 && !connection.ops.full()) return;
+  flush_ = Flush{true, &connection, false, Dependency{op, op->ticket}, false, {}};
+  advance_devices();
 }
 
-void HostPort::begin_flush_op(std::uint32_t index, const shmgemm_command& command) {
-  const Op* target = command.after == 0 ? nullptr : pairs_[index]->ops.find(command.after);
+void HostPort::begin_flush_op(Connection& connection, const Arrived& arrived) {
+  const std::uint32_t after = arrived.command.after;
+  const Op* target = after == 0 ? nullptr : connection.ops.find(after);
   const Dependency dependency =
       target == nullptr ? Dependency{} : Dependency{target, target->ticket};
-  flush_ = Flush{true, index, command.after == 0, dependency, true, command};
+  flush_ = Flush{true, &connection, after == 0, dependency, true, arrived};
   settle_flush();
+  advance_devices();
 }
 
 // Ends the flush where its target has ended, and answers it where it was a FLUSH op.
 void HostPort::settle_flush() {
   if (!flush_.active) return;
-  QueuePair& pair = *pairs_[flush_.pair];
-  if (flush_.all ? !pair.ops.empty() : !flush_.target.ended()) return;
+  if (flush_.all ? !flush_.connection->ops.empty() : !flush_.target.ended()) return;
   flush_.active = false;
-  if (flush_.is_op) publish(pair, answer(flush_.command, SHMGEMM_STATUS_OK));
+  if (!flush_.is_op) return;
+  flush_.connection->answer(flush_.arrived.slot,
+                            completion_of(flush_.arrived.command, SHMGEMM_STATUS_OK));
 }
 
-void HostPort::compute(const shmgemm_command& command) const {
-  compute::Gemm gemm = product_of(command, region_->base());
-  if ((command.flags & SHMGEMM_FLAG_BIT_ACCURATE) != 0) {
-    gemm.accumulation_length = devices_[command.device]->accumulation_length(command);
+void HostPort::compute(const Op& op) const {
+  if (op.connection == nullptr) return;  // timed alone
+  compute::Gemm gemm = product_of(op.command, region_->base());
+  if ((op.command.flags & SHMGEMM_FLAG_BIT_ACCURATE) != 0) {
+    gemm.accumulation_length = devices_[op.command.device]->accumulation_length(op.command);
   }
   options_.compute(gemm);
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {
-  if (op->queue_pair == kNoQueuePair) {
+  Connection* const connection = op->connection;
+  if (connection == nullptr) {
     options_.returned(op, status, timing);
-    return advance_devices();
+  } else {
+    const Op ended = *op;
+    connection->ops.remove(op);
+    if (!connection->gone()) answer(ended, status, timing);
   }
-  const shmgemm_command& command = op->command;
-  QueuePair& pair = *pairs_[op->queue_pair];
-  shmgemm_completion completion = answer(command, status);
-  completion.start_cycles = op->start;
+  settle_flush();
+  advance_devices();
+}
+
+void HostPort::answer(const Op& op, shmgemm_status status, const model::GemmTiming& timing) {
+  const shmgemm_command& command = op.command;
+  shmgemm_completion completion = completion_of(command, status);
+  completion.start_cycles = op.start;
   completion.busy_cycles = timing.busy;
   completion.fill_drain_cycles = timing.fill_drain;
   completion.memory_stall_cycles = timing.memory_stall;
+  shmgemm_info said{};
+  std::byte* const report =
+      command.report == 0 || status != SHMGEMM_STATUS_OK
+          ? nullptr
+          : region_->base() + std::uint64_t{command.report} * SHMGEMM_BLOCK_ALIGN;
   if (command.op == SHMGEMM_OP_ECHO) {
     completion.busy_cycles = command.arg[0];
     completion.fill_drain_cycles = command.arg[1];
     completion.memory_stall_cycles = command.arg[2];
   } else if (command.op == SHMGEMM_OP_GET_INFO) {
-    completion.report_bytes = write_info(command);
-  } else if (command.report != 0 && status == SHMGEMM_STATUS_OK) {
+    said = info(command.device);
+    if (report != nullptr) std::memcpy(report, &said, completion.report_bytes = sizeof said);
+  } else if (report != nullptr) {
     completion.report_bytes =
-        write_gemm_report(region_->base() + std::uint64_t{command.report} * SHMGEMM_BLOCK_ALIGN,
-                          timing, devices_[command.device]->peak_macs_per_cycle());
+        write_gemm_report(report, timing, devices_[command.device]->peak_macs_per_cycle());
   }
-  pair.ops.remove(op);
-  publish(pair, completion);
-  settle_flush();
-  advance_devices();
+  if (op.request != nullptr) make_answer(*op.request, completion, said);
+  op.connection->answer(op.slot, completion);
 }
 
-void HostPort::publish(QueuePair& pair, const shmgemm_completion& completion) {
-  pair.completions.publish(completion);
-  region::wake_if_sleeping(pair.client);
+shmgemm_link_hello HostPort::hello() const {
+  shmgemm_link_hello hello{};
+  hello.magic = SHMGEMM_LINK_MAGIC;
+  hello.abi_major = SHMGEMM_ABI_MAJOR;
+  hello.abi_minor = SHMGEMM_ABI_MINOR;
+  hello.role = SHMGEMM_LINK_ENGINE;
+  hello.devices = limits_.devices;
+  hello.generation = limits_.generation;
+  hello.region_bytes = region_->bytes();
+  const std::array<std::uint64_t, 2> id = region_->id();
+  std::copy(id.begin(), id.end(), hello.region_id);
+  hello.clock_hz = clock_hz_;
+  return hello;
 }
 
-std::uint32_t HostPort::write_info(const shmgemm_command& command) const {
-  const Device& device = *devices_[command.device];
+shmgemm_info HostPort::info(std::uint8_t index) const {
+  const Device& device = *devices_[index];
   shmgemm_info info{};
   info.head.kind = SHMGEMM_REPORT_INFO;
   info.head.bytes = sizeof info;
@@ -305,12 +383,16 @@ std::uint32_t HostPort::write_info(const shmgemm_command& command) const {
   info.busy_cycles = device.counters().busy_cycles;
   info.dtypes = 1u << SHMGEMM_DTYPE_FLOAT32 | 1u << SHMGEMM_DTYPE_FLOAT16 |
                 1u << SHMGEMM_DTYPE_BFLOAT16 | 1u << SHMGEMM_DTYPE_INT8;
+  info.link_commands = link_counters_.commands;
+  info.link_sojourn_ns = link_counters_.sojourn_ns;
+  info.link_bytes_in = link_counters_.bytes_in;
+  info.link_bytes_out = link_counters_.bytes_out;
+  info.memory_bytes = DeviceMemory::kBytes;
+  info.max_compute_units = device.configuration().max_compute_units;
   copy_text(info.engine, options_.engine_name);
   copy_text(info.model, device.hardware().model().name);
   copy_text(info.version, SHMGEMM_VERSION);
-  std::memcpy(region_->base() + std::uint64_t{command.report} * SHMGEMM_BLOCK_ALIGN, &info,
-              sizeof info);
-  return sizeof info;
+  return info;
 }
 
 void HostPort::advance_devices() {

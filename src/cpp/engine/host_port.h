@@ -1,6 +1,7 @@
-// The one place where an engine meets its hosts: it takes commands from every queue pair in turn,
-// checks a private copy, computes the values, hands the op to its device and publishes completions
-// when simulated time reaches them. The embedded engine and the SST element both drive it:
+// The one place where an engine meets its hosts: it takes commands from every connection in turn,
+// checks a private copy, hands the op to its device and answers when simulated time reaches its end.
+// Devices start ops while a flush is served and at no other time, and a product's values are
+// computed when it starts: until then its operands may change. The embedded engine and the SST element both drive it:
 //
 // Without a region it has no host; then ops come by enqueue() alone, in the SST element.
 //
@@ -11,18 +12,21 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "abi/shmgemm_link.h"
 #include "abi/shmgemm_validate.h"
 #include "compute/gemm.h"
+#include "engine/connection.h"
 #include "engine/device.h"
+#include "engine/link_counters.h"
 #include "model/event_queue.h"
 #include "model/hardware.h"
 #include "model/supervision.h"
 #include "region/region.h"
-#include "region/ring.h"
 #include "region/waiter.h"
 
 namespace shmgemm::engine {
@@ -52,7 +56,7 @@ class HostPort {
   HostPort(std::shared_ptr<region::Region> region, const std::vector<DeviceSetup>& setups,
            model::EventQueue& events, HostPortOptions options);
 
-  void enqueue(Op* op);  // whose queue pair is kNoQueuePair, at events.now()
+  void enqueue(Op* op);  // of no connection, at events.now()
   bool poll();           // true: took at least one command
   bool flushing() const { return flush_.active; }
   // Runs the next event of the queue. Where there is none, a device waits for a model that has
@@ -61,31 +65,36 @@ class HostPort {
   bool busy() const;  // a device is at work on a product
   void wait(region::Nanoseconds limit);
   void wake_clients();  // for when this engine ends
-  void stop();          // from another thread: ends wait() and makes stopped() true
+
+  // --- from any thread ---------------------------------------------------------------------------
+  void stop();  // ends wait() and makes stopped() true
   bool stopped() const { return __atomic_load_n(&stopped_, __ATOMIC_SEQ_CST); }
+  void connect(std::shared_ptr<Connection> connection);  // served until it is gone()
+  void ring() const;                                     // a connection has something to take
+  shmgemm_link_hello hello() const;                      // what an engine says to a link
+  LinkCounters& link_counters() { return link_counters_; }
 
  private:
-  struct QueuePair {
-    QueuePair(region::Region& region, std::uint32_t index);
-    region::RingConsumer<shmgemm_command> commands;
-    region::RingProducer<shmgemm_completion> completions;
-    shmgemm_peer* client;
-    OpTable ops;
-  };
+  using Connections = std::vector<std::shared_ptr<Connection>>;
 
   void meet_hosts();
   bool ready() const;
-  void take(std::uint32_t index, const shmgemm_command& command);
-  shmgemm_status check(const QueuePair& pair, const shmgemm_command& command) const;
-  shmgemm_completion answer(const shmgemm_command& command, shmgemm_status status) const;
-  void reject(QueuePair& pair, const shmgemm_command& command, shmgemm_status status);
-  void accept(std::uint32_t index, const shmgemm_command& command);
-  void begin_flush_op(std::uint32_t index, const shmgemm_command& command);
+  void welcome();
+  void dismiss();
+  void dismiss(Connection& connection);
+  bool running() const { return flush_.active || !region_; }
+  void take(Connection& connection, Arrived& arrived);
+  shmgemm_status check(const Connection& connection, Arrived& arrived) const;
+  shmgemm_status check_time(const shmgemm_command& command) const;
+  shmgemm_completion completion_of(const shmgemm_command& command, shmgemm_status status) const;
+  void refuse(Connection& connection, const Arrived& arrived, shmgemm_status status);
+  void accept(Connection& connection, const Arrived& arrived);
+  void begin_flush_op(Connection& connection, const Arrived& arrived);
   void settle_flush();
-  void compute(const shmgemm_command& command) const;
+  void compute(const Op& op) const;
   void ended(Op* op, shmgemm_status status, const model::GemmTiming& timing);
-  void publish(QueuePair& pair, const shmgemm_completion& completion);
-  std::uint32_t write_info(const shmgemm_command& command) const;
+  void answer(const Op& op, shmgemm_status status, const model::GemmTiming& timing);
+  shmgemm_info info(std::uint8_t device) const;
   void advance_devices();
   void fail_forgotten_op();
 
@@ -95,20 +104,26 @@ class HostPort {
   std::uint64_t clock_hz_;
   shmgemm_limits limits_;
   std::optional<region::Waiter> waiter_;
-  std::vector<std::unique_ptr<QueuePair>> pairs_;
+  Connections connections_;
+  Connections leaving_;  // gone, while an op of theirs is at work
   std::vector<std::unique_ptr<Device>> devices_;
-  std::uint32_t turn_ = 0;  // the queue pair to look at first
+  std::size_t turn_ = 0;  // the connection to look at first
   bool stopped_ = false;
+  LinkCounters link_counters_;
 
-  // What the simulation runs towards: the end of one op, or of all that its queue pair has in
+  std::mutex new_mutex_;
+  Connections new_;
+  bool has_new_ = false;  // atomic; under the mutex where it is set
+
+  // What the simulation runs towards: the end of one op, or of all that its connection has in
   // flight.
   struct Flush {
     bool active = false;
-    std::uint32_t pair = 0;
+    Connection* connection = nullptr;
     bool all = false;
     Dependency target;
     bool is_op = false;  // a FLUSH op: it is answered when its target has ended
-    shmgemm_command command{};
+    Arrived arrived{};
   };
   Flush flush_;
 };

@@ -1,7 +1,9 @@
-// shmgemm-engine: the embedded engine. Started by a session, it serves one region until the session
-// ends.
+// shmgemm-engine: the embedded engine. Started by a session, it serves the session's region until
+// that ends; started by hand, a region file until it is stopped.
+#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -24,79 +26,112 @@ namespace {
 using namespace shmgemm;
 
 constexpr char kUsage[] =
-    "usage: shmgemm-engine --region-fd FD --control-fd FD [--parent PID] [--devices N] [--threads "
-    "N] "
-    "[--plugin FILE ...] [key=value ...]\n"
-    "Serves the region FD with a simulated device; key=value describe it (see `shmgemm info`),\n"
-    "FILE has timing models of its own.\n"
-    "A session starts it; it is of no use by hand.\n";
+    "usage: shmgemm-engine --region FILE [--region-bytes N] --link PATH [OPTION ...]\n"
+    "Serves a simulated device at the Unix socket PATH, with its operands in FILE, which is made\n"
+    "where there is none, until it is told to stop by SIGTERM or Ctrl-C.\n"
+    "  --devices N   --threads N   --plugin FILE   key=value (see `shmgemm info`)\n"
+    "A session starts it with --region-fd FD --control-fd FD [--parent PID] [--link PATH] instead.\n";
 
 constexpr std::chrono::milliseconds kStopLimit{400};
 
 struct Arguments {
+  std::string region;  // by hand: a file; else by a session:
+  std::uint64_t region_bytes = 0;
   int region_fd = -1;
   int control_fd = -1;
   int parent_pid = 0;
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;
+  std::string link;  // empty: no links
   std::vector<std::string> plugins;
   model::ParameterMap hardware;
 };
 
-int number(const std::string& option, const char* text) {
+std::uint64_t number(const std::string& option, const std::string& text, std::uint64_t most) {
   char* end = nullptr;
-  const long value = text == nullptr ? -1 : std::strtol(text, &end, 10);
-  if (text == nullptr || *end != '\0' || value < 0 || value > 1 << 30) {
-    throw std::invalid_argument(option + ": a number expected, " + (text ? text : "nothing") +
-                                " given");
+  errno = 0;
+  const unsigned long long value = std::strtoull(text.c_str(), &end, 10);
+  if (text.empty() || text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 ||
+      value > most) {
+    throw std::invalid_argument(option + ": a number up to " + std::to_string(most) +
+                                " expected, \"" + text + "\" given");
   }
-  return static_cast<int>(value);
+  return value;
 }
 
-Arguments parse(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const std::size_t equals = word.find('=');
-    if (word.rfind("--", 0) != 0 && equals != std::string::npos) {
-      arguments.hardware[word.substr(0, equals)] = word.substr(equals + 1);
-      continue;
-    }
-    if (word == "--plugin") {
-      if (++i == argc) throw std::invalid_argument("--plugin: a file expected, nothing given");
-      arguments.plugins.push_back(argv[i]);
-      continue;
-    }
-    const int value = number(word, argv[++i]);
-    if (word == "--region-fd")
-      arguments.region_fd = value;
-    else if (word == "--control-fd")
-      arguments.control_fd = value;
-    else if (word == "--parent")
-      arguments.parent_pid = value;
-    else if (word == "--devices")
-      arguments.devices = static_cast<std::uint32_t>(value);
-    else if (word == "--threads")
-      arguments.threads = static_cast<std::uint32_t>(value);
-    else
-      throw std::invalid_argument("unknown option " + word);
-  }
-  if (arguments.region_fd < 0 || arguments.control_fd < 0) {
-    throw std::invalid_argument("--region-fd and --control-fd are needed");
+void set(Arguments& arguments, const std::string& option, const std::string& value) {
+  constexpr std::uint64_t kMost = 1 << 30;
+  if (option == "--plugin")
+    arguments.plugins.push_back(value);
+  else if (option == "--link")
+    arguments.link = value;
+  else if (option == "--region")
+    arguments.region = value;
+  else if (option == "--region-bytes")
+    arguments.region_bytes = number(option, value, std::uint64_t{1} << 40);
+  else if (option == "--region-fd")
+    arguments.region_fd = static_cast<int>(number(option, value, kMost));
+  else if (option == "--control-fd")
+    arguments.control_fd = static_cast<int>(number(option, value, kMost));
+  else if (option == "--parent")
+    arguments.parent_pid = static_cast<int>(number(option, value, kMost));
+  else if (option == "--devices")
+    arguments.devices = static_cast<std::uint32_t>(number(option, value, kMost));
+  else if (option == "--threads")
+    arguments.threads = static_cast<std::uint32_t>(number(option, value, kMost));
+  else
+    throw std::invalid_argument("unknown option " + option);
+}
+
+void check(const Arguments& arguments) {
+  const bool by_session = arguments.region_fd >= 0 && arguments.control_fd >= 0;
+  const bool by_hand = !arguments.region.empty() && !arguments.link.empty();
+  const bool mixed = !arguments.region.empty() && arguments.region_fd >= 0;
+  if (mixed || (!by_session && !by_hand)) {
+    throw std::invalid_argument(
+        "--region and --link are needed, or --region-fd and --control-fd of a session");
   }
   if (arguments.devices < 1 || arguments.devices > 255) {
     throw std::invalid_argument("--devices: 1 to 255 expected, " +
                                 std::to_string(arguments.devices) + " given");
   }
-  return arguments;
+}
+
+void parse(int argc, char** argv, Arguments& arguments) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const std::size_t equals = word.find('=');
+    if (word.rfind("--", 0) != 0 && equals != std::string::npos) {
+      arguments.hardware[word.substr(0, equals)] = word.substr(equals + 1);
+    } else if (i + 1 == argc) {
+      throw std::invalid_argument(word + ": an option and its value expected, nothing follows");
+    } else {
+      set(arguments, word, argv[++i]);
+    }
+  }
+  check(arguments);
 }
 
 void set_state(shmgemm_peer* peer, std::uint32_t state) {
   __atomic_store_n(&peer->state, state, __ATOMIC_SEQ_CST);
 }
 
+// A descriptor that tells of SIGTERM and Ctrl-C, which do nothing else from now on.
+int take_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
 void serve(const Arguments& arguments) {
-  const auto region = region::Region::attach(arguments.region_fd);
+  const bool by_hand = !arguments.region.empty();
+  const int signals = by_hand ? take_signals() : -1;
+  const auto region =
+      by_hand ? region::Region::serve_file(arguments.region, arguments.region_bytes)
+              : region::Region::attach(arguments.region_fd);
   shmgemm_peer* self = region->engine();
   self->pid = static_cast<std::uint32_t>(getpid());
   for (const std::string& plugin : arguments.plugins) model::load_plugin(plugin);
@@ -112,13 +147,23 @@ void serve(const Arguments& arguments) {
   engine::HostPort port(region, std::vector<engine::DeviceSetup>(arguments.devices, {hardware}),
                         events, options);
   std::promise<void> ended;
-  engine::Control control(arguments.control_fd, arguments.parent_pid, self, [&port, &ended] {
+  engine::ControlOptions controlled{arguments.control_fd, arguments.parent_pid, signals, nullptr};
+  if (!arguments.link.empty()) {
+    controlled.links = std::make_unique<engine::Links>(arguments.link, port, options.log);
+  }
+  engine::Control control(std::move(controlled), self, [&port, &ended] {
     port.stop();
     // Nobody is left to want the product that is being computed.
     if (ended.get_future().wait_for(kStopLimit) != std::future_status::ready) _exit(1);
   });
   set_state(self, SHMGEMM_PEER_READY);
-  engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_READY, "");
+  if (by_hand) {
+    std::printf("shmgemm-engine: serves %s at %s\n", arguments.region.c_str(),
+                arguments.link.c_str());
+    std::fflush(stdout);
+  } else {
+    engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_READY, "");
+  }
   while (!port.stopped()) {
     if (!port.poll()) port.wait(std::chrono::seconds(1));
     while (port.flushing() && !port.stopped()) port.run_next();
@@ -148,17 +193,17 @@ int main(int argc, char** argv) {
       return 1;
     }
   }
-  // Ctrl-C goes to the whole terminal's process group; the session decides what it means.
-  std::signal(SIGINT, SIG_IGN);
   Arguments arguments;
   try {
-    arguments = parse(argc, argv);
+    parse(argc, argv, arguments);
+    // Ctrl-C goes to the whole terminal's process group; a session decides what it means.
+    if (arguments.region.empty()) std::signal(SIGINT, SIG_IGN);
     serve(arguments);
     return 0;
   } catch (...) {
     const std::string why = model::current_exception_text();
     std::fprintf(stderr, "shmgemm-engine: %s\n%s", why.c_str(),
-                 arguments.region_fd < 0 ? kUsage : "");
+                 arguments.region_fd < 0 && arguments.region.empty() ? kUsage : "");
     if (arguments.control_fd >= 0) {
       engine::Control::send(arguments.control_fd, SHMGEMM_CONTROL_FAILED, why);
     }

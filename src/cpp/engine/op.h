@@ -1,9 +1,10 @@
-// One accepted command on its way through the engine, and the table of a queue pair's ops in
+// One accepted command on its way through the engine, and the table of a connection's ops in
 // flight: found by the low half of their id (for `after` and duplicates) and by stream (for order
 // in a stream).
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "abi/shmgemm_abi.h"
@@ -12,9 +13,8 @@
 namespace shmgemm::engine {
 
 struct Op;
-
-// In place of a queue pair's number: the op did not come from a host.
-inline constexpr std::uint32_t kNoQueuePair = UINT32_MAX;
+struct Request;
+class Connection;
 
 // An op that another waits for. Op slots are reused; the ticket tells whether it is still the same
 // op.
@@ -27,7 +27,10 @@ struct Dependency {
 struct Op {
   shmgemm_command command;
   std::uint64_t ticket = 0;  // unique in its table while in flight, 0 when free
-  std::uint32_t queue_pair = 0;
+  Connection* connection = nullptr;  // null: it did not come from a host
+  std::uint32_t slot = 0;            // of the connection
+  Request* request = nullptr;        // the older record it was made of
+  std::byte* data = nullptr;         // of a READ or WRITE, the host's side
   bool alarm_set = false;  // an event at the release time is on its way
   model::Cycle start = 0;
   Dependency after;     // what the command names
@@ -60,17 +63,19 @@ class OpTable {
     return nullptr;
   }
 
-  // There must be room.
-  Op* add(const shmgemm_command& command, std::uint32_t queue_pair) {
+  // There must be room. An op with id 0 is found by its stream alone.
+  Op* add(const shmgemm_command& command, Connection* connection) {
     Op* op = free_;
     free_ = op->next_free;
+    *op = Op{};
     op->command = command;
     op->ticket = ++tickets_;
-    op->queue_pair = queue_pair;
-    op->alarm_set = false;
+    op->connection = connection;
     op->after = command.after == 0 ? Dependency{} : dependency(find(command.after));
     op->previous = dependency(last_of_stream(command.stream));
-    push(by_id_[static_cast<std::uint32_t>(command.id) % kOps], op, &Op::next_by_id);
+    if (command.id != 0) {
+      push(by_id_[static_cast<std::uint32_t>(command.id) % kOps], op, &Op::next_by_id);
+    }
     push(by_stream_[command.stream % kOps], op, &Op::next_by_stream);
     ++in_flight_;
     return op;
@@ -78,7 +83,9 @@ class OpTable {
 
   // An ended op; whoever waited for it sees so by its ticket.
   void remove(Op* op) {
-    unlink(by_id_[static_cast<std::uint32_t>(op->command.id) % kOps], op, &Op::next_by_id);
+    if (op->command.id != 0) {
+      unlink(by_id_[static_cast<std::uint32_t>(op->command.id) % kOps], op, &Op::next_by_id);
+    }
     unlink(by_stream_[op->command.stream % kOps], op, &Op::next_by_stream);
     op->ticket = 0;
     op->next_free = free_;

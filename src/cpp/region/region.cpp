@@ -17,6 +17,9 @@
 namespace shmgemm::region {
 namespace {
 
+constexpr std::uint32_t kNamedArenas = 4;
+constexpr std::uint64_t kNamedGuestBytes = 16ull << 20;  // a quarter of the heap at most
+
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 std::string system_error(const std::string& what) { return what + ": " + std::strerror(errno); }
@@ -70,6 +73,66 @@ void check_size(std::uint64_t bytes) {
   }
 }
 
+// Every page is there, so that no access can fail later.
+std::uint64_t make_room(int fd, const std::string& path, std::uint64_t bytes) {
+  check_size(bytes);
+  if (ftruncate(fd, static_cast<off_t>(bytes)) == 0 &&
+      fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0) {
+    return bytes;
+  }
+  const std::string why = system_error("region file " + path + ": no room for " + mib(bytes));
+  (void)!ftruncate(fd, 0);
+  throw RegionFull(why);
+}
+
+void check_guest_arena(std::uint64_t guest_bytes, std::uint64_t region_bytes) {
+  const std::uint64_t heap_bytes = region_bytes - SHMGEMM_HEAP_ALIGN;
+  if (guest_bytes % SHMGEMM_PAGE_BYTES == 0 && guest_bytes < heap_bytes) return;
+  throw Unsupported("guest arena of " + std::to_string(guest_bytes) +
+                    " bytes: expected a multiple of 4096 below the heap's " +
+                    std::to_string(heap_bytes) + " bytes");
+}
+
+struct NamedFile {
+  int fd;
+  std::uint64_t bytes;
+};
+
+// Opens or makes it, locked against other engines. A file of zeros was made by whoever came first
+// and needs it as large as it is.
+NamedFile open_named_file(const std::string& path, std::uint64_t wanted) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) throw Unsupported(system_error("region file " + path));
+  try {
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_len = 1;
+    if (fcntl(fd, F_OFD_SETLK, &lock) != 0) {
+      throw Unsupported("region file " + path + ": another engine serves it");
+    }
+    struct stat status{};
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+      throw Unsupported("region file " + path + ": no regular file");
+    }
+    const auto bytes = static_cast<std::uint64_t>(status.st_size);
+    if (bytes == 0) return {fd, make_room(fd, path, wanted == 0 ? Region::kNamedBytes : wanted)};
+    if ((wanted != 0 && bytes != wanted) || bytes < SHMGEMM_MIN_REGION_BYTES) {
+      throw Unsupported("region file " + path + " has " + std::to_string(bytes) + " bytes: " +
+                        (wanted != 0 ? std::to_string(wanted) : "at least 4 MiB") + " expected");
+    }
+    return {fd, bytes};
+  } catch (...) {
+    close(fd);
+    throw;
+  }
+}
+
+// No header was ever written there.
+bool is_zero(const std::byte* base) {
+  return std::all_of(base, base + SHMGEMM_PAGE_BYTES,
+                     [](std::byte value) { return value == std::byte{0}; });
+}
+
 int create_memory_file(std::uint64_t bytes) {
   const int fd = memfd_create("shmgemm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) throw Unsupported(system_error("memfd_create"));
@@ -97,21 +160,52 @@ std::byte* map(int fd, std::uint64_t bytes) {
   return static_cast<std::byte*>(base);
 }
 
-void write_header(shmgemm_header* header, std::uint64_t bytes, std::uint32_t queue_pairs) {
-  header->abi_major = SHMGEMM_ABI_MAJOR;
-  header->abi_minor = SHMGEMM_ABI_MINOR;
-  header->header_bytes = sizeof(shmgemm_header);
-  header->region_bytes = bytes;
-  if (getrandom(header->region_id, sizeof header->region_id, 0) < 0) {
+shmgemm_header new_header(std::uint64_t bytes, std::uint32_t queue_pairs) {
+  shmgemm_header header{};
+  header.abi_major = SHMGEMM_ABI_MAJOR;
+  header.abi_minor = SHMGEMM_ABI_MINOR;
+  header.header_bytes = sizeof header;
+  header.region_bytes = bytes;
+  if (getrandom(header.region_id, sizeof header.region_id, 0) < 0) {
     throw Unsupported(system_error("getrandom"));
   }
-  header->queue_pair_count = queue_pairs;
-  header->queue_pair_offset = SHMGEMM_PAGE_BYTES;
-  header->heap_offset = SHMGEMM_HEAP_ALIGN;
-  header->heap_bytes = bytes - SHMGEMM_HEAP_ALIGN;
-  header->arena_count = 1;
-  header->arenas[0] = {header->heap_offset, header->heap_bytes, 1, 1};
-  header->magic = SHMGEMM_MAGIC;
+  header.queue_pair_count = queue_pairs;
+  header.queue_pair_offset = SHMGEMM_PAGE_BYTES;
+  header.heap_offset = SHMGEMM_HEAP_ALIGN;
+  header.heap_bytes = bytes - SHMGEMM_HEAP_ALIGN;
+  header.magic = SHMGEMM_MAGIC;
+  return header;
+}
+
+// `count` equal arenas of `state`, then one for a guest where it has bytes.
+void divide_heap(shmgemm_header& header, std::uint32_t count, shmgemm_arena state,
+                 std::uint64_t guest_bytes) {
+  state.bytes = (header.heap_bytes - guest_bytes) / count / SHMGEMM_PAGE_BYTES * SHMGEMM_PAGE_BYTES;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    state.offset = header.heap_offset + i * state.bytes;
+    header.arenas[i] = state;
+  }
+  header.arena_count = count;
+  if (guest_bytes == 0) return;
+  const std::uint64_t end = header.heap_offset + header.heap_bytes;
+  header.arenas[header.arena_count++] = {end - guest_bytes, guest_bytes, 0, SHMGEMM_ARENA_GUEST};
+}
+
+shmgemm_header checked_header(const std::byte* base, std::uint64_t bytes) {
+  shmgemm_header header;
+  std::memcpy(&header, base, sizeof header);
+  if (header.magic != SHMGEMM_MAGIC) {
+    throw ProtocolError("not a shmgemm region: wrong magic number");
+  }
+  if (header.abi_major != SHMGEMM_ABI_MAJOR) {
+    throw ProtocolError("region of ABI version " + std::to_string(header.abi_major) +
+                        ", this build speaks " + std::to_string(SHMGEMM_ABI_MAJOR));
+  }
+  const shmgemm_status valid = shmgemm_validate_header(&header, bytes);
+  if (valid != SHMGEMM_STATUS_OK) {
+    throw ProtocolError(std::string("region header: ") + shmgemm_status_text(valid));
+  }
+  return header;
 }
 
 }  // namespace
@@ -123,19 +217,36 @@ std::uint64_t available_memory_bytes() {
 Region::Region(int fd, std::byte* base, std::uint64_t bytes)
     : fd_(fd), base_(base), bytes_(bytes) {}
 
-std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_pairs) {
+std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_pairs,
+                                       std::uint64_t guest_arena_bytes) {
   if (queue_pairs < 1 || queue_pairs > SHMGEMM_MAX_QUEUE_PAIRS) {
     throw Unsupported(std::to_string(queue_pairs) + " queue pairs: expected 1 to " +
                       std::to_string(SHMGEMM_MAX_QUEUE_PAIRS));
   }
   check_size(bytes);
+  check_guest_arena(guest_arena_bytes, bytes);
   const int fd = create_memory_file(bytes);
   std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes));
-  write_header(&region->written_, bytes, queue_pairs);
+  shmgemm_header header = new_header(bytes, queue_pairs);
+  divide_heap(header, 1, {0, 0, 1, SHMGEMM_ARENA_LEASED}, guest_arena_bytes);
+  region->use_header(header);
   region->restore_header();
-  region->heap_begin_ = SHMGEMM_HEAP_ALIGN;
-  region->queue_pair_offset_ = SHMGEMM_PAGE_BYTES;
-  region->queue_pairs_ = queue_pairs;
+  return region;
+}
+
+std::shared_ptr<Region> Region::serve_file(const std::string& path, std::uint64_t bytes) {
+  NamedFile file = open_named_file(path, bytes);
+  std::shared_ptr<Region> region(new Region(file.fd, map(file.fd, file.bytes), file.bytes));
+  if (is_zero(region->base_)) {
+    shmgemm_header header = new_header(file.bytes, 1);
+    const std::uint64_t most = header.heap_bytes / 4 / SHMGEMM_PAGE_BYTES * SHMGEMM_PAGE_BYTES;
+    divide_heap(header, kNamedArenas, {0, 0, 0, SHMGEMM_ARENA_FREE},
+                std::min(kNamedGuestBytes, most));
+    region->use_header(header);
+  } else {
+    region->use_header(checked_header(region->base_, file.bytes));
+  }
+  region->begin_generation();
   return region;
 }
 
@@ -149,22 +260,35 @@ std::shared_ptr<Region> Region::attach(int fd) {
                         " bytes: at least 4 MiB expected");
   }
   std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes));
-  shmgemm_header header;
-  std::memcpy(&header, region->base_, sizeof header);
-  if (header.magic != SHMGEMM_MAGIC)
-    throw ProtocolError("not a shmgemm region: wrong magic number");
-  if (header.abi_major != SHMGEMM_ABI_MAJOR) {
-    throw ProtocolError("region of ABI version " + std::to_string(header.abi_major) +
-                        ", this build speaks " + std::to_string(SHMGEMM_ABI_MAJOR));
-  }
-  const shmgemm_status valid = shmgemm_validate_header(&header, bytes);
-  if (valid != SHMGEMM_STATUS_OK) {
-    throw ProtocolError(std::string("region header: ") + shmgemm_status_text(valid));
-  }
-  region->heap_begin_ = header.heap_offset;
-  region->queue_pair_offset_ = header.queue_pair_offset;
-  region->queue_pairs_ = header.queue_pair_count;
+  region->use_header(checked_header(region->base_, bytes));
   return region;
+}
+
+void Region::use_header(const shmgemm_header& header) {
+  written_ = header;
+  heap_begin_ = header.heap_offset;
+  queue_pair_offset_ = header.queue_pair_offset;
+  queue_pairs_ = header.queue_pair_count;
+  id_ = {header.region_id[0], header.region_id[1]};
+  arenas_.assign(header.arenas, header.arenas + header.arena_count);
+}
+
+shmgemm_arena Region::arena(shmgemm_arena_state state) const {
+  for (const shmgemm_arena& arena : arenas_) {
+    if (arena.state == static_cast<std::uint32_t>(state)) return arena;
+  }
+  return {};
+}
+
+ArenaLease Region::lease_arena(shmgemm_arena_state state) const {
+  std::size_t candidates = 0;
+  for (const shmgemm_arena& arena : arenas_) {
+    if (arena.state != static_cast<std::uint32_t>(state)) continue;
+    ++candidates;
+    if (ArenaLease lease(fd_, arena); lease.held()) return lease;
+  }
+  throw RegionFull("no arena of the region is free: it has " + std::to_string(candidates) +
+                   " of that kind, each leased by another process");
 }
 
 Region::~Region() {
