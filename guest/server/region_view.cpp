@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "abi/shmgemm_validate.h"
+#include "arena.h"
 
 namespace shmgemm::server {
 
@@ -35,6 +36,8 @@ RegionView::RegionView(int fd, std::uint64_t bytes, bool lock) : bytes_(bytes) {
   }
 }
 
+std::uint64_t RegionView::arena_end() const { return guest::tools_begin(arena_); }
+
 RegionView::~RegionView() {
   munmap(base_, bytes_);
   if (lock_fd_ >= 0) close(lock_fd_);
@@ -48,11 +51,7 @@ void RegionView::read_header() {
     throw RegionError(std::string("the region's header: ") + shmgemm_status_text(valid));
   }
   std::memcpy(id_, header.region_id, sizeof id_);
-  for (std::uint32_t i = 0; i < header.arena_count; ++i) {
-    if (header.arenas[i].state == SHMGEMM_ARENA_GUEST && header.arenas[i].bytes > arena_.bytes) {
-      arena_ = header.arenas[i];
-    }
-  }
+  arena_ = guest::guest_arena(header);
   if (arena_.bytes == 0) throw RegionError("the region has no arena for a device server");
 }
 

@@ -28,7 +28,7 @@ class RegionView {
   std::uint64_t bytes() const { return bytes_; }
   const std::uint64_t* id() const { return id_; }
   std::uint64_t arena_begin() const { return arena_.offset; }
-  std::uint64_t arena_end() const { return arena_.offset + arena_.bytes; }
+  std::uint64_t arena_end() const;  // of what the server has of it
 
  private:
   void read_header();
