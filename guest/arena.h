@@ -1,5 +1,5 @@
-// Who has what of the region's arena for the guest: the device server all but its last sixteenth, which
-// is for tools, one at a time (they hold flock() on the device file).
+// Who has what of the region's arena for the guest: the device server all but its last sixteenth,
+// which is for tools, one at a time (they hold flock() on the device file).
 #pragma once
 
 #include "abi/shmgemm_abi.h"

@@ -34,8 +34,7 @@ void echo(DeviceFile& device, const std::string& text) {
     throw Failure("echo: " + std::to_string(text.size()) + " bytes given, at most " +
                   std::to_string(VIRTIO_SST_PAYLOAD_BYTES) + " expected");
   }
-  const virtio_sst_response response =
-      device.request(SHMGEMM_OP_ECHO, text.data(), text.size());
+  const virtio_sst_response response = device.request(SHMGEMM_OP_ECHO, text.data(), text.size());
   if (std::memcmp(response.payload, text.data(), text.size()) != 0) {
     throw Failure("echo: other bytes came back than were sent");
   }
@@ -45,8 +44,7 @@ void echo(DeviceFile& device, const std::string& text) {
 
 void compute(DeviceFile& device, std::uint64_t units) {
   const virtio_sst_compute_request request{units, 0, 0};
-  const virtio_sst_response response =
-      device.request(SHMGEMM_OP_COMPUTE, &request, sizeof request);
+  const virtio_sst_response response = device.request(SHMGEMM_OP_COMPUTE, &request, sizeof request);
   virtio_sst_compute_response done;
   std::memcpy(&done, response.payload, sizeof done);
   std::printf("%" PRIu64 " units: %" PRIu64 " cycles, ended at cycle %" PRIu64 "\n", units,

@@ -17,7 +17,8 @@ namespace {
 constexpr int kAnswerMs = 60'000;
 
 std::string advice(int error) {
-  if (error == ENOENT) return " (is the module loaded, `insmod virtio-sst.ko`, and the device there?)";
+  if (error == ENOENT)
+    return " (is the module loaded, `insmod virtio-sst.ko`, and the device there?)";
   if (error == EACCES || error == EPERM) return " (run as root)";
   if (error == ENXIO || error == ENODEV) return " (the driver has no device)";
   return "";
@@ -25,7 +26,8 @@ std::string advice(int error) {
 
 std::string status_failure(std::uint32_t status) {
   std::string text = "status " + std::to_string(status) + ": " + shmgemm_status_text(status);
-  if (status == SHMGEMM_STATUS_NO_DEVICE) text += " (is an engine running, and QEMU connected to it?)";
+  if (status == SHMGEMM_STATUS_NO_DEVICE)
+    text += " (is an engine running, and QEMU connected to it?)";
   return text;
 }
 

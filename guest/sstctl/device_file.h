@@ -1,4 +1,5 @@
-// /dev/sst<index> as one program uses it: a record goes out, its answer comes back, within a deadline.
+// /dev/sst<index> as one program uses it: a record goes out, its answer comes back, within a
+// deadline.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
-// `sstctl gemm M N K`: a product by the 128-byte path. Operands of small whole numbers are put into the
-// part of the guest's arena that is for tools; the values are compared with a triple loop, exactly.
+// `sstctl gemm M N K`: a product by the 128-byte path. Operands of small whole numbers are put into
+// the part of the guest's arena that is for tools; the values are compared with a triple loop,
+// exactly.
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
@@ -56,8 +57,7 @@ void check(const std::vector<float>& a, const std::vector<float>& b, const std::
 
 void print(const shmgemm_completion& done, std::uint64_t clock_hz) {
   const std::uint64_t cycles = done.end_cycles - done.start_cycles;
-  const std::uint64_t known =
-      done.busy_cycles + done.fill_drain_cycles + done.memory_stall_cycles;
+  const std::uint64_t known = done.busy_cycles + done.fill_drain_cycles + done.memory_stall_cycles;
   std::printf("values           right, as a triple loop has them\n");
   std::printf("cycles           %" PRIu64 " (%" PRIu64 " to %" PRIu64 ")", cycles,
               done.start_cycles, done.end_cycles);

@@ -18,7 +18,8 @@ constexpr char kUsage[] =
     "  echo TEXT      TEXT to the engine and back, at most 4080 bytes\n"
     "  compute UNITS  the cycles that UNITS FLOPs take\n"
     "  info           what driver and engine say of themselves\n"
-    "  gemm M N K     C = A B in the shared region, A of M x K, B of K x N float32: values and cycles\n"
+    "  gemm M N K     C = A B in the shared region, A of M x K, B of K x N float32: values and "
+    "cycles\n"
     "  --device FILE  instead of /dev/sst0\n";
 
 std::uint64_t number(const char* what, const std::string& text, std::uint64_t most) {
