@@ -1,7 +1,9 @@
 // shmgemm-server: the device server, in a guest (also as its /init) or on a host.
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <stdexcept>
@@ -23,6 +25,11 @@ void raise_descriptor_limit() {
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void end_with_parent(int pid) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != pid) std::raise(SIGTERM);  // it has ended already
 }
 
 // A first process must not end: the kernel would panic.
@@ -56,6 +63,7 @@ int main(int argc, char** argv) {
   }
   Log::set_debug(options.debug);
   raise_descriptor_limit();
+  if (options.parent_pid != 0) end_with_parent(options.parent_pid);
   try {
     Server server(options);
     server.run(kFirstWordMs, nullptr);

@@ -11,14 +11,14 @@
 namespace shmgemm::server {
 namespace {
 
-std::uint16_t port_number(std::string_view text) {
+unsigned number(const std::string& option, std::string_view text, unsigned most) {
   unsigned value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value > 65535) {
-    throw std::invalid_argument("--port: a number from 0 to 65535 expected, " + std::string(text) +
-                                " given");
+  if (error != std::errc() || end != text.data() + text.size() || value > most) {
+    throw std::invalid_argument(option + ": a number from 0 to " + std::to_string(most) +
+                                " expected, " + std::string(text) + " given");
   }
-  return static_cast<std::uint16_t>(value);
+  return value;
 }
 
 bool log_level(std::string_view text) {
@@ -62,6 +62,7 @@ const char* const kUsage =
     "                      with neither a device nor a link, the CPU computes\n"
     "  --port PORT         TCP port (9999; 0: any, which it prints)\n"
     "  --bind ADDRESS      of the interface to listen on (127.0.0.1)\n"
+    "  --parent PID        ends with its parent, that process\n"
     "  --log-level LEVEL   info, or debug: op, shapes and byte counts of each frame\n"
     "As the first process of a machine it also sets up a guest: file systems, module, network.\n";
 
@@ -88,7 +89,9 @@ Options parse_options(int argc, char** argv) {
     } else if (word == "--region") {
       options.region = value;
     } else if (word == "--port") {
-      options.port = port_number(value);
+      options.port = static_cast<std::uint16_t>(number(word, value, 65535));
+    } else if (word == "--parent") {
+      options.parent_pid = static_cast<int>(number(word, value, 1 << 30));
     } else if (word == "--bind") {
       options.bind = value;
     } else if (word == "--log-level") {

@@ -12,6 +12,7 @@ struct Options {
   std::string bind = "127.0.0.1";
   std::uint16_t port = 9999;
   std::uint64_t max_matrix_bytes = 64u << 20;
+  int parent_pid = 0;  // ends with that process, its parent; 0: with none
   bool debug = false;
   bool help = false, version = false;
 };

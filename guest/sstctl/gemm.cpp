@@ -9,7 +9,7 @@
 
 #include "abi/shmgemm_validate.h"
 #include "actions.h"
-#include "arena.h"
+#include "server/arena.h"
 
 namespace shmgemm::sstctl {
 namespace {
