@@ -65,28 +65,36 @@ HostPort::~HostPort() {
 }
 
 HostPort::Settings HostPort::settings(SST::Params& params) {
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 30;
   std::vector<model::Parameter> table;
-  for (const SST::ElementInfoParam& documented : ELI_getParams()) {
-    if (documented.name == std::string("host")) {
-      table.push_back(
-          {"host", model::Unit::kChoice, documented.defaultValue, "", 0, 0, {"session", "none"}});
-      continue;
-    }
-    table.push_back({documented.name,
-                     model::Unit::kCount,
-                     documented.defaultValue,
-                     "",
-                     0,
-                     std::uint64_t{1} << 30,
-                     {}});
-  }
   model::ParameterMap given;
   for (const std::string& key : params.getKeys()) given[key] = params.find<std::string>(key);
+  for (const SST::ElementInfoParam& documented : ELI_getParams()) {
+    const std::string name = documented.name;
+    if (name == "region" || name == "link") {
+      given.erase(name);  // any text
+    } else if (name == "host") {
+      table.push_back({name, model::Unit::kChoice, documented.defaultValue, "", 0, 0,
+                       {"session", "file", "none"}});
+    } else {
+      table.push_back({name, model::Unit::kCount, documented.defaultValue, "", 0,
+                       name == "region_bytes" ? kMost << 10 : kMost, {}});
+    }
+  }
   const model::Parameters checked(table, given);
   const auto number = [&checked](const char* name) {
     return static_cast<int>(checked.count(name));
   };
-  return {checked.choice("host") == "session",
+  const std::string host = checked.choice("host");
+  const auto region = params.find<std::string>("region"), link = params.find<std::string>("link");
+  if (host == "file" && (region.empty() || link.empty())) {
+    throw std::invalid_argument("host = file needs the parameters region and link");
+  }
+  return {host != "none",
+          host == "session",
+          region,
+          link,
+          checked.count("region_bytes"),
           number("region_fd"),
           number("control_fd"),
           number("parent"),
@@ -132,7 +140,9 @@ std::vector<engine::DeviceSetup> HostPort::devices() const {
 void HostPort::serve() {
   const std::vector<engine::DeviceSetup> setups = devices();
   if (settings_.has_host) {
-    region_ = region::Region::attach(settings_.region_fd);
+    region_ = settings_.by_session
+                  ? region::Region::attach(settings_.region_fd)
+                  : region::Region::serve_file(settings_.region, settings_.region_bytes);
     region_->engine()->pid = static_cast<std::uint32_t>(getpid());
     numbers_ = std::make_unique<compute::Engine>(settings_.threads);
   }
@@ -141,9 +151,7 @@ void HostPort::serve() {
   options.engine_name = "sst";
   options.threads = numbers_ ? numbers_->threads() : 0;
   options.compute = [this](const compute::Gemm& gemm) { numbers_->run(gemm); };
-  options.log = [name = getName()](const std::string& text) {
-    std::fprintf(stderr, "%s: %s\n", name.c_str(), text.c_str());
-  };
+  options.log = log();
   options.last_cycle = std::min(engine::kLastCycle, time_->last());
   options.returned = [](engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
     House::ours().devices.at(op->command.device)->returned(op, status, timing);
@@ -151,16 +159,28 @@ void HostPort::serve() {
   port_ = std::make_unique<engine::HostPort>(region_, setups, events_, std::move(options));
 }
 
+std::function<void(const std::string&)> HostPort::log() const {
+  return [name = getName()](const std::string& text) {
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), text.c_str());
+  };
+}
+
 void HostPort::start_control() {
   shmgemm_peer* const self = region_->engine();
-  engine::ControlOptions options{settings_.control_fd, settings_.parent_pid, -1, nullptr};
+  engine::ControlOptions options{settings_.by_session ? settings_.control_fd : -1,
+                                 settings_.parent_pid, -1, nullptr};
+  if (!settings_.link.empty()) {
+    options.links = std::make_unique<engine::Links>(settings_.link, *port_, log());
+  }
   control_ = std::make_unique<engine::Control>(std::move(options), self, [this] {
     port_->stop();
     // Nobody is left to want the product that is being computed.
     if (left_.get_future().wait_for(kStopLimit) != std::future_status::ready) _exit(1);
   });
   set_state(self, SHMGEMM_PEER_READY);
-  engine::Control::send(settings_.control_fd, SHMGEMM_CONTROL_READY, "");
+  if (settings_.by_session) {
+    engine::Control::send(settings_.control_fd, SHMGEMM_CONTROL_READY, "");
+  }
 }
 
 void HostPort::drive(SST::Event* event) {
@@ -224,6 +244,7 @@ void HostPort::leave() {
   if (has_left_ || !port_ || !settings_.has_host) return;
   has_left_ = true;
   left_.set_value();
+  control_.reset();  // and its socket
   set_state(region_->engine(), SHMGEMM_PEER_DEAD);
   port_->wake_clients();
 }

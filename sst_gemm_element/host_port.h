@@ -12,8 +12,10 @@
 #include <sst/core/component.h>
 #include <sst/core/link.h>
 
+#include <functional>
 #include <future>
 #include <memory>
+#include <string>
 
 #include "cycle_time.h"
 #include "engine/control.h"
@@ -31,9 +33,12 @@ class HostPort final : public SST::Component {
                              COMPONENT_CATEGORY_UNCATEGORIZED)
   SST_ELI_DOCUMENT_PARAMS(
       {"host",
-       "session: commands come from the program that started SST; none: from the "
-       "devices' ports alone",
+       "session: commands come from the program that started SST; file: from links, with operands "
+       "in the file `region`; none: from the devices' ports alone",
        "session"},
+      {"region", "file of host = file, made where there is none", ""},
+      {"region_bytes", "size of that file; 0: as large as it is, or 256 MiB", "0"},
+      {"link", "path of a Unix socket at which links are taken; none where it is empty", ""},
       {"region_fd", "inherited descriptor of the shared region, as the session passes it", "3"},
       {"control_fd", "inherited descriptor of the session's control socket", "4"},
       {"parent", "process whose end is the simulation's; 0: only the control socket's hang-up is",
@@ -58,6 +63,9 @@ class HostPort final : public SST::Component {
  private:
   struct Settings {
     bool has_host;
+    bool by_session;
+    std::string region, link;  // paths
+    std::uint64_t region_bytes;
     int region_fd, control_fd, parent_pid;
     std::uint32_t threads, devices;
   };
@@ -67,6 +75,7 @@ class HostPort final : public SST::Component {
   std::vector<engine::DeviceSetup> devices() const;
   void serve();
   void start_control();
+  std::function<void(const std::string&)> log() const;
   void drive(SST::Event* event);
   void advance(model::Cycle cycle);
   bool forgotten() const;

@@ -37,6 +37,10 @@ std::vector<std::string> arguments_for(const SessionOptions& options) {
                {"--region-fd", std::to_string(kTheirRegion), "--control-fd",
                 std::to_string(kTheirSocket), "--parent", std::to_string(getpid()), "--devices",
                 std::to_string(options.devices), "--threads", std::to_string(options.threads)});
+  if (!options.link_path.empty()) {
+    words.push_back("--link");
+    words.push_back(options.link_path);
+  }
   for (const std::string& plugin : options.plugins) {
     words.push_back("--plugin");
     words.push_back(plugin);

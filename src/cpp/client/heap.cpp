@@ -26,9 +26,10 @@ class HeapBlock final : public Block {
 
 }  // namespace
 
-Heap::Heap(std::uint64_t region_bytes)
-    : region_(region::Region::create(region_bytes, 1)),
-      allocator_(region_->heap_begin(), region_->heap_end()),
+Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes)
+    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes)),
+      arena_(region_->arena(SHMGEMM_ARENA_LEASED)),
+      allocator_(arena_.offset, arena_.offset + arena_.bytes),
       epoch_(process_epoch()) {}
 
 bool Heap::ours() const { return epoch_ == process_epoch(); }

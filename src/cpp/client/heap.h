@@ -13,7 +13,8 @@ namespace shmgemm::client {
 
 class Heap : public std::enable_shared_from_this<Heap> {
  public:
-  explicit Heap(std::uint64_t region_bytes);
+  // `guest_arena_bytes` at its end are the guest's: nothing is allocated there.
+  explicit Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes = 0);
 
   region::Region& region() const { return *region_; }
   region::Allocator& allocator() { return allocator_; }
@@ -25,6 +26,7 @@ class Heap : public std::enable_shared_from_this<Heap> {
 
  private:
   std::shared_ptr<region::Region> region_;
+  shmgemm_arena arena_;
   region::Allocator allocator_;
   std::uint64_t epoch_;
 };

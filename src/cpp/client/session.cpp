@@ -46,7 +46,7 @@ class SessionImpl {
  public:
   explicit SessionImpl(const SessionOptions& options)
       : options_(options),
-        heap_(std::make_shared<client::Heap>(options.region_bytes)),
+        heap_(std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes)),
         channel_(heap_, 0) {
     start_engine();
   }

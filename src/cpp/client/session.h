@@ -74,6 +74,8 @@ struct SessionOptions {
   std::map<std::string, std::string> parameters;  // the hardware, as model/hardware.h reads it
   std::vector<std::string> plugins;               // files with timing models
   std::uint64_t region_bytes = 256ull << 20;
+  std::uint64_t guest_arena_bytes = 0;  // of them, kept for a device server in a guest
+  std::string link_path;                // where the engine takes links; empty: nowhere
   std::uint32_t devices = 1;
   std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
   double timeout_s = 5.0;     // without a heartbeat

@@ -38,7 +38,8 @@ SessionPtr open_session(const std::string& engine_path,
                         const std::map<std::string, std::string>& parameters,
                         const std::vector<std::string>& plugins, std::uint64_t region_bytes,
                         std::uint32_t devices, std::uint32_t threads, double timeout_s,
-                        bool bit_accurate, bool debug) {
+                        bool bit_accurate, bool debug, const std::string& link_path,
+                        std::uint64_t guest_arena_bytes) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.engine_words = engine_words;
@@ -50,6 +51,8 @@ SessionPtr open_session(const std::string& engine_path,
   options.timeout_s = timeout_s;
   options.bit_accurate = bit_accurate;
   options.debug = debug;
+  options.link_path = link_path;
+  options.guest_arena_bytes = guest_arena_bytes;
   const GilRelease unlocked;
   return Session::open(options);
 }
@@ -98,6 +101,12 @@ py::dict info_dict(Session& session, std::uint8_t device) {
   result["rejects"] = info.rejects;
   result["busy_cycles"] = info.busy_cycles;
   result["dtypes"] = info.dtypes;
+  result["link_commands"] = info.link_commands;
+  result["link_sojourn_ns"] = info.link_sojourn_ns;
+  result["link_bytes_in"] = info.link_bytes_in;
+  result["link_bytes_out"] = info.link_bytes_out;
+  result["memory_bytes"] = info.memory_bytes;
+  result["max_compute_units"] = info.max_compute_units;
   result["engine"] = info.engine;
   result["model"] = info.model;
   result["version"] = info.version;
@@ -204,7 +213,7 @@ void register_session(py::module_& module) {
            "parameters"_a = std::map<std::string, std::string>{},
            "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
            "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
-           "debug"_a = false)
+           "debug"_a = false, "link_path"_a = "", "guest_arena_bytes"_a = 0)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
           "contains",

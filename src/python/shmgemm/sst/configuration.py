@@ -11,7 +11,15 @@ from collections.abc import Iterable
 
 import sst
 
-OPTIONS = ("--region-fd", "--control-fd", "--parent", "--devices", "--threads", "--plugin")
+OPTIONS = (
+    "--region-fd",
+    "--control-fd",
+    "--parent",
+    "--devices",
+    "--threads",
+    "--link",
+    "--plugin",
+)
 
 
 def read(words: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -34,6 +42,8 @@ def build(options: dict[str, list[str]], hardware: dict[str, str]) -> None:
     for name in ("region_fd", "control_fd", "parent", "devices", "threads"):
         (value,) = options["--" + name.replace("_", "-")]
         host.addParam(name, value)
+    for path in options["--link"]:
+        host.addParam("link", path)
     for index in range(int(options["--devices"][0])):
         device = sst.Component(f"device{index}", "shmgemm.GemmDevice")
         device.addParams({**hardware, "device": index, "plugins": ":".join(options["--plugin"])})
