@@ -1,6 +1,6 @@
 # Two commands matter: `make run` (a real model on the simulated device) and `make test`.
 # Both do all set-up themselves, in .venv and build/, and do it once.
-SOURCES := $(shell find src sst_gemm_element cmake bench/measure bench/goals.toml CMakeLists.txt pyproject.toml -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := $(shell find src guest sst_gemm_element cmake bench/measure bench/goals.toml CMakeLists.txt pyproject.toml -type f -not -name '*.pyc' 2>/dev/null)
 
 help:
 	@echo "make run        set up, build, run the MiniLM sentence encoder on the simulated device"

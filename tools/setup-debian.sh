@@ -19,6 +19,7 @@ clang_fuzzes() { # asks clang for the file that -fsanitize=fuzzer links
 }
 
 need g++ command -v g++
+need nlohmann-json3-dev header nlohmann/json.hpp
 need "python3 python3-dev python3-venv" python_builds
 if [ "${1:-}" = --test ]; then
   need git command -v git
