@@ -147,37 +147,37 @@ static u64 vsst_queue_interval_ns(const struct vsst_device *device)
 	return clamp_t(u64, quiet_ns / 4, VSST_POLL_MIN_NS, VSST_POLL_MAX_NS);
 }
 
-static enum hrtimer_restart vsst_queue_timer(struct hrtimer *timer)
+static void vsst_queue_arm(struct vsst_device *device)
 {
-	struct vsst_device *device = container_of(timer, struct vsst_device, timer);
-	enum hrtimer_restart again = HRTIMER_NORESTART;
-	unsigned long flags;
-
-	spin_lock_irqsave(&device->lock, flags);
-	if (!device->gone) {
-		if (vsst_queue_drain(device)) {
-			device->counters.polls++;
-			device->interrupts_lost = true;
-		}
-		if (virtqueue_is_broken(device->queue))
-			schedule_work(&device->look);
-		else if (device->table.in_flight)
-			again = HRTIMER_RESTART;
-	}
-	device->timer_runs = again == HRTIMER_RESTART;
-	if (device->timer_runs)
-		hrtimer_forward_now(timer, ns_to_ktime(vsst_queue_interval_ns(device)));
-	spin_unlock_irqrestore(&device->lock, flags);
-	return again;
-}
-
-static void vsst_queue_start_timer(struct vsst_device *device)
-{
-	if (device->timer_runs && !device->interrupts_lost)
-		return;
 	device->timer_runs = true;
 	hrtimer_start(&device->timer, ns_to_ktime(vsst_queue_interval_ns(device)),
 		      HRTIMER_MODE_REL_SOFT);
+}
+
+static void vsst_queue_look(struct vsst_device *device)
+{
+	if (vsst_queue_drain(device)) {
+		device->counters.polls++;
+		device->interrupts_lost = true;
+	}
+	device->timer_runs = false;
+	if (virtqueue_is_broken(device->queue))
+		schedule_work(&device->look);
+	else if (device->table.in_flight)
+		vsst_queue_arm(device);
+}
+
+/* A submission may have armed it again before it had the lock: so it does not restart itself. */
+static enum hrtimer_restart vsst_queue_timer(struct hrtimer *timer)
+{
+	struct vsst_device *device = container_of(timer, struct vsst_device, timer);
+	unsigned long flags;
+
+	spin_lock_irqsave(&device->lock, flags);
+	if (!device->gone)
+		vsst_queue_look(device);
+	spin_unlock_irqrestore(&device->lock, flags);
+	return HRTIMER_NORESTART;
 }
 
 void vsst_queue_init(struct vsst_device *device)
@@ -259,7 +259,8 @@ static int vsst_queue_send(struct vsst_file *file, struct vsst_request *request)
 	}
 	file->in_flight++;
 	device->last_change_ns = request->submitted_ns;
-	vsst_queue_start_timer(device);
+	if (!device->timer_runs || device->interrupts_lost)
+		vsst_queue_arm(device);
 	return 0;
 }
 
