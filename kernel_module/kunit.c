@@ -44,7 +44,8 @@ static void table_fills_and_empties(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, vsst_table_add(table, &owner, 999, table), 0);
 	for (i = VSST_SLOTS - 1; i >= 0; i--)
-		KUNIT_EXPECT_PTR_EQ(test, vsst_table_take(table, wire_ids[i]), (void *)&wire_ids[i]);
+		KUNIT_EXPECT_PTR_EQ(test, vsst_table_take(table, wire_ids[i]),
+				    (void *)&wire_ids[i]);
 	KUNIT_EXPECT_EQ(test, table->in_flight, 0);
 	KUNIT_EXPECT_NULL(test, vsst_table_take_any(table));
 }
@@ -183,7 +184,11 @@ static void record_answers_are_judged(struct kunit *test)
 {
 	struct vsst_request *request = new_command(test, SHMGEMM_OP_NOOP);
 	const struct shmgemm_completion good = {
-		.id = request->wire_id, .generation = 7, .start_cycles = 1, .end_cycles = 2, .seq = 5,
+		.id = request->wire_id,
+		.generation = 7,
+		.start_cycles = 1,
+		.end_cycles = 2,
+		.seq = 5,
 	};
 	struct shmgemm_completion bad = good;
 
@@ -239,19 +244,30 @@ static void record_older_answers_are_judged(struct kunit *test)
 static struct shmgemm_command gemm(void)
 {
 	return (struct shmgemm_command){
-		.id = 1, .generation = 7, .op = SHMGEMM_OP_GEMM,
-		.dtype_in = SHMGEMM_DTYPE_FLOAT32, .dtype_out = SHMGEMM_DTYPE_FLOAT32,
-		.m = 16, .n = 16, .k = 16, .batch = 1, .lda = 16, .ldb = 16, .ldc = 16,
-		.a = HEAP_BEGIN, .b = HEAP_BEGIN + 4096, .c = HEAP_BEGIN + 8192,
+		.id = 1,
+		.generation = 7,
+		.op = SHMGEMM_OP_GEMM,
+		.dtype_in = SHMGEMM_DTYPE_FLOAT32,
+		.dtype_out = SHMGEMM_DTYPE_FLOAT32,
+		.m = 16,
+		.n = 16,
+		.k = 16,
+		.batch = 1,
+		.lda = 16,
+		.ldb = 16,
+		.ldc = 16,
+		.a = HEAP_BEGIN,
+		.b = HEAP_BEGIN + 4096,
+		.c = HEAP_BEGIN + 8192,
 	};
 }
 
-#define EXPECT_STATUS(wanted, change)                                                          \
-	do {                                                                                   \
-		struct shmgemm_command command = gemm();                                       \
-		change;                                                                        \
-		KUNIT_EXPECT_EQ(test, shmgemm_validate_command(&command, &limits),             \
-				SHMGEMM_STATUS_##wanted);                                      \
+#define EXPECT_STATUS(wanted, change)                                                              \
+	do {                                                                                       \
+		struct shmgemm_command command = gemm();                                           \
+		change;                                                                            \
+		KUNIT_EXPECT_EQ(test, shmgemm_validate_command(&command, &limits),                 \
+				SHMGEMM_STATUS_##wanted);                                          \
 	} while (0)
 
 static void validator_judges_a_gemm(struct kunit *test)
@@ -295,23 +311,21 @@ static void validator_judges_a_header(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, shmgemm_validate_header(header, HEAP_END), SHMGEMM_STATUS_INVALID);
 }
 
-static struct kunit_case cases[] = {
-	KUNIT_CASE(table_fills_and_empties),
-	KUNIT_CASE(table_gives_each_wire_id_once),
-	KUNIT_CASE(table_low_half_is_never_zero),
-	KUNIT_CASE(table_finds_by_owner),
-	KUNIT_CASE(table_disowns),
-	KUNIT_CASE(record_is_renamed),
-	KUNIT_CASE(record_flush_names_itself),
-	KUNIT_CASE(record_streams_are_bounded),
-	KUNIT_CASE(record_answers_are_judged),
-	KUNIT_CASE(record_older_answers_are_judged),
-	KUNIT_CASE(validator_judges_a_gemm),
-	KUNIT_CASE(validator_judges_a_header),
-	{}
-};
+static struct kunit_case cases[] = {KUNIT_CASE(table_fills_and_empties),
+				    KUNIT_CASE(table_gives_each_wire_id_once),
+				    KUNIT_CASE(table_low_half_is_never_zero),
+				    KUNIT_CASE(table_finds_by_owner),
+				    KUNIT_CASE(table_disowns),
+				    KUNIT_CASE(record_is_renamed),
+				    KUNIT_CASE(record_flush_names_itself),
+				    KUNIT_CASE(record_streams_are_bounded),
+				    KUNIT_CASE(record_answers_are_judged),
+				    KUNIT_CASE(record_older_answers_are_judged),
+				    KUNIT_CASE(validator_judges_a_gemm),
+				    KUNIT_CASE(validator_judges_a_header),
+				    {}};
 
-static struct kunit_suite suite = { .name = "virtio-sst", .test_cases = cases };
+static struct kunit_suite suite = {.name = "virtio-sst", .test_cases = cases};
 kunit_test_suite(suite);
 
 MODULE_DESCRIPTION("virtio-sst: unit tests");

@@ -20,6 +20,14 @@
 #define VSST_POLL_MIN_NS (100 * NSEC_PER_USEC)
 #define VSST_POLL_MAX_NS (10 * NSEC_PER_MSEC)
 
+/* Mistakes for the control of the stress (Kbuild, BROKEN=): each must turn it red. */
+#define VSST_BREAK_leak		  1
+#define VSST_BREAK_use_after_free 2
+#define VSST_BREAK_sleep	  3
+#ifndef VSST_BREAK
+#define VSST_BREAK 0
+#endif
+
 static struct kmem_cache *command_cache;
 static struct kmem_cache *older_cache;
 
@@ -65,7 +73,11 @@ struct vsst_request *vsst_request_new(bool older)
 
 void vsst_request_free(struct vsst_request *request)
 {
+	if (VSST_BREAK == VSST_BREAK_leak && !request->file)
+		return;
 	kmem_cache_free(request->older ? older_cache : command_cache, request);
+	if (VSST_BREAK == VSST_BREAK_use_after_free)
+		READ_ONCE(request->older);
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
@@ -299,6 +311,8 @@ int vsst_queue_submit(struct vsst_file *file, struct vsst_request *request)
 	int error;
 
 	spin_lock_irqsave(&device->lock, flags);
+	if (VSST_BREAK == VSST_BREAK_sleep)
+		might_sleep();
 	error = vsst_queue_submit_locked(file, request);
 	if (!error && older) {
 		device->counters.requests++;

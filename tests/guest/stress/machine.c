@@ -22,6 +22,9 @@ void machine_begin(void) {
   mount("sysfs", "/sys", "sysfs", 0, NULL);
   mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
   mount("devtmpfs", "/dev", "devtmpfs", 0, NULL); /* busy where the kernel did so itself */
+  if (getpid() != 1) return;
+  int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC); /* one order with what the kernel says */
+  if (log >= 0) dup2(log, STDOUT_FILENO);
   setvbuf(stdout, NULL, _IOLBF, 0);
 }
 
