@@ -27,6 +27,17 @@ if [ "${1:-}" = --test ]; then
   need clang command -v clang++
   need libclang-rt-14-dev clang_fuzzes
   need verilator command -v verilator
+  # The guest path: QEMU, and what `shmgemm guest build` compiles with.
+  need qemu-system-misc command -v qemu-system-riscv64
+  need gcc-riscv64-linux-gnu command -v riscv64-linux-gnu-gcc
+  need g++-riscv64-linux-gnu command -v riscv64-linux-gnu-g++
+  need linux-source-6.12 test -f /usr/src/linux-source-6.12.tar.xz
+  need "make bc bison flex xz-utils" eval 'make -v && bc -v && bison -V && flex -V && xz -V'
+  need nlohmann-json3-dev header nlohmann/json.hpp
+  need dpkg-dev command -v dpkg-source
+  need "meson ninja-build pkg-config" eval 'meson -v && ninja --version && pkg-config --version'
+  need "libglib2.0-dev libpixman-1-dev" pkg-config glib-2.0 pixman-1
+  need libfdt-dev header libfdt.h
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -20,6 +20,7 @@ COMMANDS = {
     "sim": "cycles and accesses of a GEMM list, from SCALE-Sim's files to SCALE-Sim's reports",
     "validate": "compare the timing models with the tools and measurements they stand for",
     "info": "list presets, timing models and their parameters",
+    "guest": "build, boot, look into and stop the RISC-V machine of the guest path",
     "plugin": "print compiler flags for a timing model of your own",
     "sst-config": "print what SST must be told to use the device as an element",
     "doctor": "say what this machine has, what it misses and what to do about it",
