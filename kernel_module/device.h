@@ -39,7 +39,8 @@ struct vsst_device {
 	struct work_struct look; /* at the configuration, and whether the device has failed */
 
 	spinlock_t lock; /* all that follows */
-	bool gone;
+	bool gone;	 /* nothing goes to the device any more */
+	bool ended;	 /* and everything that had has come back */
 	struct virtqueue *queue;
 	struct vsst_table table;
 	u32 open_files;

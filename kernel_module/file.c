@@ -75,7 +75,7 @@ static int vsst_file_release(struct inode *inode, struct file *filp)
 
 static bool vsst_file_is_dead(struct vsst_file *file)
 {
-	return READ_ONCE(file->device->gone);
+	return READ_ONCE(file->device->ended);
 }
 
 /* --- write ----------------------------------------------------------------------------------- */

@@ -266,6 +266,8 @@ static int vsst_queue_send(struct vsst_file *file, struct vsst_request *request)
 	error = vsst_queue_add(device, request);
 	if (error) {
 		vsst_table_take(&device->table, request->wire_id);
+		if (error == -EIO)
+			schedule_work(&device->look);
 		device->queue_full = error == -ENOSPC && device->table.in_flight != 0;
 		return device->queue_full ? -EAGAIN : error;
 	}
@@ -428,6 +430,7 @@ void vsst_queue_stop(struct vsst_device *device)
 		vsst_record_answer_here(request, SHMGEMM_STATUS_NO_DEVICE);
 		vsst_queue_hand_over(device, request);
 	}
+	device->ended = true;
 	spin_unlock_irqrestore(&device->lock, flags);
 	xa_for_each (&device->files, index, file)
 		wake_up_interruptible_all(&file->answered);

@@ -72,7 +72,7 @@ static void load_and_unload_once(unsigned turn) {
   client_close(&client);
   CHECK(machine_unload("virtio_sst"), "unload: %s", strerror(errno));
   CHECK(access("/dev/sst0", F_OK) < 0, "/dev/sst0 stays without its module");
-  CHECK(machine_load("/virtio-sst.ko"), "load");
+  CHECK(machine_load("/virtio_sst.ko"), "load");
   CHECK(machine_wait_for_device(30000), "no engine behind /dev/sst0");
 }
 

@@ -35,8 +35,8 @@ static void step(const char* name) {
 int main(void) {
   machine_begin();
   unsigned times = is_quick() ? 1 : 10;
-  CHECK(machine_load("/virtio-sst-kunit.ko") && machine_unload("virtio_sst_kunit"), "unit tests");
-  CHECK(machine_load("/virtio-sst.ko"), "the module");
+  CHECK(machine_load("/virtio_sst_kunit.ko") && machine_unload("virtio_sst_kunit"), "unit tests");
+  CHECK(machine_load("/virtio_sst.ko"), "the module");
   CHECK(machine_wait_for_device(20000), "no engine behind /dev/sst0");
   step("begins");
   test_semantics();
