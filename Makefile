@@ -6,6 +6,7 @@ help:
 	@echo "make run        set up, build, run the MiniLM sentence encoder on the simulated device"
 	@echo "make test       lint, C++ tests, ThreadSanitizer, ASan+UBSan, fuzzers, pytest"
 	@echo "make test-fast  the same without sanitizers and fuzzers"
+	@echo "make test-kernel  the Linux driver's stress under KASAN, lockdep, kmemleak (first: builds that kernel)"
 	@echo "make lint       ruff, mypy --strict, clang-format"
 	@echo "make bench      C++ microbenchmarks, shmgemm bench, pytest bench/"
 	@echo "make clean      remove what was built (distclean: also .venv)"
@@ -18,6 +19,9 @@ test: .venv/.shmgemm .venv/.test
 
 test-fast: .venv/.shmgemm .venv/.test
 	tools/test.sh --fast
+
+test-kernel: .venv/.shmgemm
+	.venv/bin/python tools/test_kernel.py
 
 lint: .venv/.test
 	tools/lint.sh
@@ -45,4 +49,4 @@ distclean: clean
 	tools/setup-venv.sh test
 	@touch $@
 
-.PHONY: help run test test-fast lint bench clean distclean
+.PHONY: help run test test-fast test-kernel lint bench clean distclean

@@ -76,7 +76,7 @@ static const char* shmgemm_status_text_or_null(uint32_t status) {
     case SHMGEMM_STATUS_BAD_ID:
       return "id 0 is reserved";
     default:
-      return 0;
+      return NULL;
   }
 }
 
@@ -325,7 +325,7 @@ enum shmgemm_status shmgemm_validate_completion(const struct shmgemm_completion*
   return SHMGEMM_STATUS_OK;
 }
 
-/* May `entry` follow `before` (0: comes first)? */
+/* May `entry` follow `before` (NULL: comes first)? */
 static int shmgemm_entry_is_in_order(const struct shmgemm_timeline_entry* before,
                                      const struct shmgemm_timeline_entry* entry) {
   if (!before || before->core < entry->core) return 1;
@@ -345,7 +345,7 @@ enum shmgemm_status shmgemm_validate_timeline(const struct shmgemm_timeline_entr
     if (entry->kind >= SHMGEMM_ACTIVITIES || entry->start_cycles >= entry->end_cycles ||
         entry->start_cycles < completion->start_cycles ||
         entry->end_cycles > completion->end_cycles ||
-        !shmgemm_entry_is_in_order(i ? entry - 1 : 0, entry) ||
+        !shmgemm_entry_is_in_order(i ? entry - 1 : NULL, entry) ||
         (counts_cycles && entry->amount > entry->end_cycles - entry->start_cycles))
       return SHMGEMM_STATUS_BAD_REPORT;
   }

@@ -149,7 +149,8 @@ struct virtio_sst_counters {
   uint64_t bytes_read;
   uint64_t sojourn_ns; /* sum over answers: from the submission to the answer's arrival */
   uint64_t polls;      /* by the timer, that found something */
-  uint64_t reserved[6];
+  uint64_t rejected; /* commands and requests answered by the driver: they never reach the device */
+  uint64_t reserved[5];
   struct virtio_sst_device_counters device;
 };
 
