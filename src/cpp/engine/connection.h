@@ -23,7 +23,7 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  virtual bool ready() const = 0;         // seq_cst: something is there to be taken
+  virtual bool ready() const = 0;           // seq_cst: something is there to be taken
   virtual bool take(Arrived& arrived) = 0;  // false where nothing is
   virtual void answer(std::uint32_t slot, const shmgemm_completion& completion) = 0;
   virtual bool gone() const { return false; }  // for good: nobody is left to be answered

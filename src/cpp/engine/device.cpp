@@ -154,15 +154,13 @@ shmgemm_status Device::move(const Op& op) {
 void Device::start_timed(Op* op) {
   const shmgemm_command& command = op->command;
   const bool computes = command.op == SHMGEMM_OP_COMPUTE;
-  const auto timing =
-      computes ? timing_.compute(command.arg[0]) : timing_.transfer(command.arg[1]);
+  const auto timing = computes ? timing_.compute(command.arg[0]) : timing_.transfer(command.arg[1]);
   shmgemm_status status = SHMGEMM_STATUS_OK;
   if (computes && (command.arg[1] != 0 || command.arg[0] > configuration_.max_compute_units)) {
     status = SHMGEMM_STATUS_BAD_ARGUMENT;
   } else if (timing.total() > host_.last_cycle - std::min(host_.last_cycle, op->start)) {
     status = SHMGEMM_STATUS_UNSUPPORTED;
-    host_.log("an op of " + std::to_string(timing.total()) +
-              " cycles: simulated time ends before");
+    host_.log("an op of " + std::to_string(timing.total()) + " cycles: simulated time ends before");
   } else if (!computes) {
     status = move(*op);
   }

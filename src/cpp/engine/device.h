@@ -1,7 +1,7 @@
 // One simulated device: commands start in the order in which they arrived, one at a time, each when
-// what it waits for has ended and time may move; a timing model says when a product ends. FIFO order and integer time make
-// the result a function of the order in the rings alone. A model that throws or breaks its contract
-// fails the op it was told, and a fresh one takes the next.
+// what it waits for has ended and time may move; a timing model says when a product ends. FIFO
+// order and integer time make the result a function of the order in the rings alone. A model that
+// throws or breaks its contract fails the op it was told, and a fresh one takes the next.
 #pragma once
 
 #include <algorithm>
@@ -46,8 +46,8 @@ struct DeviceHost {
   model::EventQueue& events;
   std::uint32_t owner;  // of its model's events, above 0
   model::Memory* memory;
-  DeviceObserver* observer;  // may be null
-  std::function<bool()> running;            // time may move; else nothing starts
+  DeviceObserver* observer;                // may be null
+  std::function<bool()> running;           // time may move; else nothing starts
   std::function<void(const Op&)> compute;  // the values of a product that starts
   // Called in simulated time, when an op has ended; the op is the device's no more. UNSUPPORTED
   // where the model refused it, ERROR where the model failed.

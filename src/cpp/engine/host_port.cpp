@@ -226,8 +226,7 @@ shmgemm_status HostPort::check(const Connection& connection, Arrived& arrived) c
                                     ? command_of(arrived.request->asked, command)
                                     : shmgemm_validate_command(&command, &limits_);
   if (status != SHMGEMM_STATUS_OK) return status;
-  if (command.id != 0 &&
-      connection.ops.find(static_cast<std::uint32_t>(command.id)) != nullptr) {
+  if (command.id != 0 && connection.ops.find(static_cast<std::uint32_t>(command.id)) != nullptr) {
     return SHMGEMM_STATUS_DUPLICATE_ID;
   }
   if (connection.ops.full()) return SHMGEMM_STATUS_BUSY;
@@ -237,8 +236,8 @@ shmgemm_status HostPort::check(const Connection& connection, Arrived& arrived) c
 
 // A FLUSH takes no time; refused, it would leave what is in flight without an answer.
 shmgemm_status HostPort::check_time(const shmgemm_command& command) const {
-  if (command.op == SHMGEMM_OP_FLUSH || (events_.now() <= options_.last_cycle &&
-                                         command.release_cycles <= options_.last_cycle)) {
+  if (command.op == SHMGEMM_OP_FLUSH ||
+      (events_.now() <= options_.last_cycle && command.release_cycles <= options_.last_cycle)) {
     return SHMGEMM_STATUS_OK;
   }
   options_.log("simulated time is at cycle " + std::to_string(events_.now()) +

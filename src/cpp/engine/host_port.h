@@ -1,7 +1,8 @@
 // The one place where an engine meets its hosts: it takes commands from every connection in turn,
-// checks a private copy, hands the op to its device and answers when simulated time reaches its end.
-// Devices start ops while a flush is served and at no other time, and a product's values are
-// computed when it starts: until then its operands may change. The embedded engine and the SST element both drive it:
+// checks a private copy, hands the op to its device and answers when simulated time reaches its
+// end. Devices start ops while a flush is served and at no other time, and a product's values are
+// computed when it starts: until then its operands may change. The embedded engine and the SST
+// element both drive it:
 //
 // Without a region it has no host; then ops come by enqueue() alone, in the SST element.
 //

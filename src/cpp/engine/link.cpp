@@ -152,8 +152,7 @@ void Link::append(std::uint32_t kind, const void* content, std::size_t bytes) {
 
 void Link::write() {
   while (!over_ && unsent() > 0) {
-    const ssize_t bytes =
-        send(socket_, out_.data() + sent_, unsent(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t bytes = send(socket_, out_.data() + sent_, unsent(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (bytes > 0) {
       sent_ += static_cast<std::size_t>(bytes);
       host_.counters.bytes_out += static_cast<std::uint64_t>(bytes);

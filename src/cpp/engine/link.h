@@ -33,10 +33,10 @@ class Link {
   Link& operator=(const Link&) = delete;
 
   void on_events(std::uint32_t epoll_events);
-  void serve();               // after each round: answers, what waited for room, time limits
-  bool has_answers() const;   // that can be sent
+  void serve();              // after each round: answers, what waited for room, time limits
+  bool has_answers() const;  // that can be sent
   bool over() const { return over_; }
-  std::uint32_t interest() const;  // what to wait for, as epoll has it
+  std::uint32_t interest() const;       // what to wait for, as epoll has it
   void refuse(const std::string& why);  // FAILED, then hang up
 
  private:

@@ -10,9 +10,9 @@ std::string number(std::uint64_t value) { return std::to_string(value); }
 std::string frame_text(const shmgemm_link_head& head) {
   static const char* const kNames[] = {"",        "HELLO",    "COMMANDS", "COMPLETIONS",
                                        "REQUEST", "RESPONSE", "FAILED"};
-  const std::string name =
-      head.kind >= SHMGEMM_LINK_HELLO && head.kind <= SHMGEMM_LINK_FAILED ? kNames[head.kind]
-                                                                         : "unknown";
+  const std::string name = head.kind >= SHMGEMM_LINK_HELLO && head.kind <= SHMGEMM_LINK_FAILED
+                               ? kNames[head.kind]
+                               : "unknown";
   return "a frame of kind " + number(head.kind) + " (" + name + ") with " + number(head.bytes) +
          " bytes came";
 }

@@ -71,11 +71,13 @@ int listen_at(const std::string& path) {
 
 Links::Links(const std::string& path, HostPort& port, std::function<void(const std::string&)> log)
     : path_(path),
-      host_{port.hello(), port.link_counters(), std::make_shared<Bell>(),
-            [&port](std::shared_ptr<Connection> connection) {
-              port.connect(std::move(connection));
-            },
-            [&port] { port.ring(); }, std::move(log)},
+      host_{
+          port.hello(),
+          port.link_counters(),
+          std::make_shared<Bell>(),
+          [&port](std::shared_ptr<Connection> connection) { port.connect(std::move(connection)); },
+          [&port] { port.ring(); },
+          std::move(log)},
       listener_(listen_at(path)) {
   struct stat status{};
   if (lstat(path_.c_str(), &status) == 0) {

@@ -26,7 +26,7 @@ class Links {
 
   void watch(int epoll);  // from now on, with the descriptors as data
   void on_event(int fd, std::uint32_t events);
-  void serve();  // after each round of events
+  void serve();      // after each round of events
   bool may_sleep();  // false: answers are there; look again at once
   void wakes_up() { host_.control->wakes_up(); }
   void remove_path();  // of the socket, where it is still ours

@@ -30,7 +30,8 @@ constexpr char kUsage[] =
     "Serves a simulated device at the Unix socket PATH, with its operands in FILE, which is made\n"
     "where there is none, until it is told to stop by SIGTERM or Ctrl-C.\n"
     "  --devices N   --threads N   --plugin FILE   key=value (see `shmgemm info`)\n"
-    "A session starts it with --region-fd FD --control-fd FD [--parent PID] [--link PATH] instead.\n";
+    "A session starts it with --region-fd FD --control-fd FD [--parent PID] [--link PATH] "
+    "instead.\n";
 
 constexpr std::chrono::milliseconds kStopLimit{400};
 
@@ -137,9 +138,8 @@ int take_signals() {
 void serve(const Arguments& arguments) {
   const bool by_hand = !arguments.region.empty();
   const int signals = by_hand ? take_signals() : -1;
-  const auto region =
-      by_hand ? region::Region::serve_file(arguments.region, arguments.region_bytes)
-              : region::Region::attach(arguments.region_fd);
+  const auto region = by_hand ? region::Region::serve_file(arguments.region, arguments.region_bytes)
+                              : region::Region::attach(arguments.region_fd);
   shmgemm_peer* self = region->engine();
   self->pid = static_cast<std::uint32_t>(getpid());
   for (const std::string& plugin : arguments.plugins) model::load_plugin(plugin);

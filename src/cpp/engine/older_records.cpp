@@ -52,8 +52,8 @@ shmgemm_status command_of(const virtio_sst_request& asked, shmgemm_command& comm
 }
 
 std::byte* data_of(Request& request) {
-  std::uint8_t* const payload = request.asked.type == SHMGEMM_OP_READ ? request.answer.payload
-                                                                      : request.asked.payload;
+  std::uint8_t* const payload =
+      request.asked.type == SHMGEMM_OP_READ ? request.answer.payload : request.asked.payload;
   return reinterpret_cast<std::byte*>(payload + sizeof(virtio_sst_transfer));
 }
 

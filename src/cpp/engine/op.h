@@ -26,12 +26,12 @@ struct Dependency {
 
 struct Op {
   shmgemm_command command;
-  std::uint64_t ticket = 0;  // unique in its table while in flight, 0 when free
+  std::uint64_t ticket = 0;          // unique in its table while in flight, 0 when free
   Connection* connection = nullptr;  // null: it did not come from a host
   std::uint32_t slot = 0;            // of the connection
   Request* request = nullptr;        // the older record it was made of
   std::byte* data = nullptr;         // of a READ or WRITE, the host's side
-  bool alarm_set = false;  // an event at the release time is on its way
+  bool alarm_set = false;            // an event at the release time is on its way
   model::Cycle start = 0;
   Dependency after;     // what the command names
   Dependency previous;  // the op before it in its stream

@@ -1,5 +1,5 @@
-// A queue pair of the region as a connection: the client is another process, which may scribble over
-// everything in it.
+// A queue pair of the region as a connection: the client is another process, which may scribble
+// over everything in it.
 #pragma once
 
 #include "engine/connection.h"

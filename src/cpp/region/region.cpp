@@ -68,7 +68,8 @@ bool is_legal_size(std::uint64_t bytes) {
 
 void check_size(std::uint64_t bytes) {
   if (!is_legal_size(bytes)) {
-    throw Unsupported("region size " + std::to_string(bytes) + " bytes: " + kLegalSize + " expected");
+    throw Unsupported("region size " + std::to_string(bytes) + " bytes: " + kLegalSize +
+                      " expected");
   }
   const std::uint64_t available = available_memory_bytes();
   if (bytes > available) {

@@ -55,8 +55,8 @@ class Region {
   ArenaLease lease_arena(shmgemm_arena_state state = SHMGEMM_ARENA_FREE) const;
 
   std::uint32_t generation() const;
-  // For who made or serves it, while no other engine runs: empties every ring, writes the header anew, whatever the
-  // last engine did to it, and begins the next generation.
+  // For who made or serves it, while no other engine runs: empties every ring, writes the header
+  // anew, whatever the last engine did to it, and begins the next generation.
   void begin_generation();
 
  private:
