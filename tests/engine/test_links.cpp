@@ -169,15 +169,15 @@ TEST(Links, ComeAndGoWithOpsInFlight) {
   Served served;
   std::atomic<int> rounds{0};
   const auto come_and_go = [&] {
-    while (rounds++ < 100) {
+    for (int round = rounds++; round < 100; round = rounds++) {
       Client client(served.path());
       std::vector<shmgemm_command> commands;
       for (std::uint64_t id = 1; id <= 100; ++id) {
         commands.push_back(served.host().product(id, 3));
-        if (id == 40 && rounds % 2 == 0) commands.back().flags |= SHMGEMM_FLAG_FLUSH;
+        if (id == 40 && round % 2 == 0) commands.back().flags |= SHMGEMM_FLAG_FLUSH;
       }
       client.submit(commands);
-      if (rounds % 3 == 0) client.wait(1);
+      if (round % 6 == 0) client.wait(1);
     }
   };
   std::thread one(come_and_go), other(come_and_go);
