@@ -198,15 +198,17 @@ void GemmDevice::ended(const engine::Op& op, shmgemm_status status,
   if (status != SHMGEMM_STATUS_OK) return rejected();
   ++commands_;
   ops_->addData(1);
-  if (op.command.op != SHMGEMM_OP_GEMM) return;
   const model::Cycle cycles = timing.total();
+  const bool is_gemm = op.command.op == SHMGEMM_OP_GEMM;
+  if (!is_gemm && cycles == 0) return;
   spent_ += cycles;
-  gemms_->addData(1);
-  macs_->addData(timing.macs);
   busy_->addData(timing.busy);
   fill_drain_->addData(timing.fill_drain);
   memory_stall_->addData(timing.memory_stall);
   dispatch_->addData(timing.dispatch);
+  if (!is_gemm) return;
+  gemms_->addData(1);
+  macs_->addData(timing.macs);
   gemm_cycles_->addData(cycles);
   if (cycles > 0) {
     const double peak = static_cast<double>(peak_macs_per_cycle_) * static_cast<double>(cycles);

@@ -74,11 +74,21 @@ HostPort::Settings HostPort::settings(SST::Params& params) {
     if (name == "region" || name == "link") {
       given.erase(name);  // any text
     } else if (name == "host") {
-      table.push_back({name, model::Unit::kChoice, documented.defaultValue, "", 0, 0,
+      table.push_back({name,
+                       model::Unit::kChoice,
+                       documented.defaultValue,
+                       "",
+                       0,
+                       0,
                        {"session", "file", "none"}});
     } else {
-      table.push_back({name, model::Unit::kCount, documented.defaultValue, "", 0,
-                       name == "region_bytes" ? kMost << 10 : kMost, {}});
+      table.push_back({name,
+                       model::Unit::kCount,
+                       documented.defaultValue,
+                       "",
+                       0,
+                       name == "region_bytes" ? kMost << 10 : kMost,
+                       {}});
     }
   }
   const model::Parameters checked(table, given);

@@ -38,7 +38,7 @@ Control::Control(ControlOptions options, shmgemm_peer* self, std::function<void(
   }
   watch(epoll_, quit_);
   if (options_.socket >= 0) watch(epoll_, options_.socket);
-  if (options_.signals >= 0) watch(epoll_, options_.signals);
+  if (options_.stop >= 0) watch(epoll_, options_.stop);
   if (options_.links) options_.links->watch(epoll_);
   thread_ = std::thread([this] { run(); });
 }
@@ -80,7 +80,7 @@ bool Control::round(int count, const epoll_event* events) {
   for (int i = 0; i < count; ++i) {
     const int fd = events[i].data.fd;
     if (fd == quit_) return false;
-    const bool ends = fd == parent_ || fd == options_.signals;
+    const bool ends = fd == parent_ || fd == options_.stop;
     if (ends || (fd == options_.socket && told_to_stop())) {
       if (options_.links) options_.links->remove_path();  // also where this process is cut short
       stop_();

@@ -17,7 +17,7 @@ namespace shmgemm::engine {
 struct ControlOptions {
   int socket = -1;               // to the session; -1: there is none
   int parent_pid = 0;            // 0: nobody to outlive
-  int signals = -1;              // a signalfd
+  int stop = -1;                 // readable: it is time to end
   std::unique_ptr<Links> links;  // may be null
 };
 

@@ -22,6 +22,13 @@ std::uint64_t now_ns() {
       std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
+// What another process says does not steer a terminal.
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+  return text;
+}
+
 }  // namespace
 
 Link::Link(int socket, const LinkHost& host)
@@ -99,7 +106,7 @@ void Link::put(LinkReader::Found found) {
     case LinkReader::Found::kRequest:
       return connection_->put_request(reader_.request(), index_, now_ns());
     case LinkReader::Found::kFailed:
-      host_.log("a link failed at its other end: " + reader_.text());
+      host_.log("a link failed at its other end: " + printable(reader_.text()));
       return end();
     default:
       return refuse(reader_.text());

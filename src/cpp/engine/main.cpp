@@ -1,6 +1,6 @@
 // shmgemm-engine: the embedded engine. Started by a session, it serves the session's region until
 // that ends; started by hand, a region file until it is stopped.
-#include <sys/signalfd.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -117,14 +117,22 @@ void set_state(shmgemm_peer* peer, std::uint32_t state) {
   __atomic_store_n(&peer->state, state, __ATOMIC_SEQ_CST);
 }
 
-// A descriptor that tells of SIGTERM and Ctrl-C, which do nothing else from now on.
+int stop_requests = -1;  // an eventfd
+
+void on_stop_signal(int) {
+  const std::uint64_t one = 1;
+  (void)!write(stop_requests, &one, sizeof one);
+}
+
+// A descriptor that tells of SIGTERM and Ctrl-C, which do nothing else from now on. A handler, as
+// OpenBLAS has threads by now that block no signal.
 int take_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  stop_requests = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  struct sigaction action{};
+  action.sa_handler = on_stop_signal;
+  action.sa_flags = SA_RESTART;
+  for (const int number : {SIGINT, SIGTERM}) sigaction(number, &action, nullptr);
+  return stop_requests;
 }
 
 void serve(const Arguments& arguments) {

@@ -17,6 +17,7 @@
 namespace shmgemm::region {
 namespace {
 
+constexpr char kLegalSize[] = "a power of two, at least 4 MiB,";
 constexpr std::uint32_t kNamedArenas = 4;
 constexpr std::uint64_t kNamedGuestBytes = 16ull << 20;  // a quarter of the heap at most
 
@@ -61,10 +62,14 @@ std::uint64_t cgroup_left_bytes() {
   return left;
 }
 
+bool is_legal_size(std::uint64_t bytes) {
+  return bytes >= SHMGEMM_MIN_REGION_BYTES && (bytes & (bytes - 1)) == 0;
+}
+
 void check_size(std::uint64_t bytes) {
-  if (bytes < SHMGEMM_MIN_REGION_BYTES || (bytes & (bytes - 1)) != 0) {
-    throw Unsupported("region size " + std::to_string(bytes) +
-                      " bytes: expected a power of two, at least 4 MiB");
+  if (!is_legal_size(bytes)) {
+    throw Unsupported("region size " + std::to_string(bytes) + " bytes: " + kLegalSize +
+                      " expected");
   }
   const std::uint64_t available = available_memory_bytes();
   if (bytes > available) {
@@ -116,9 +121,9 @@ NamedFile open_named_file(const std::string& path, std::uint64_t wanted) {
     }
     const auto bytes = static_cast<std::uint64_t>(status.st_size);
     if (bytes == 0) return {fd, make_room(fd, path, wanted == 0 ? Region::kNamedBytes : wanted)};
-    if ((wanted != 0 && bytes != wanted) || bytes < SHMGEMM_MIN_REGION_BYTES) {
+    if ((wanted != 0 && bytes != wanted) || !is_legal_size(bytes)) {
       throw Unsupported("region file " + path + " has " + std::to_string(bytes) + " bytes: " +
-                        (wanted != 0 ? std::to_string(wanted) : "at least 4 MiB") + " expected");
+                        (wanted != 0 ? std::to_string(wanted) : kLegalSize) + " expected");
     }
     return {fd, bytes};
   } catch (...) {
