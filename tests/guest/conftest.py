@@ -25,6 +25,8 @@ def serve() -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
+        if server.stopped:
+            continue
         alive = server.process.poll() is None
         assert server.stop() == 0 and alive, server.output
 

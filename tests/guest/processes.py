@@ -26,6 +26,7 @@ class Process:
         )
         self._output: list[str] = []
         self._changed = threading.Condition()
+        self.stopped = False
         self._reader = threading.Thread(target=self._collect, daemon=True)
         self._reader.start()
 
@@ -56,6 +57,7 @@ class Process:
                 self._changed.wait(left)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.stopped = True
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
