@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import wire
 from older_client import OlderClient
-
-from conftest import BIN, Process
+from processes import BIN, Process
 
 
 def start(*options: str) -> tuple[Process, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -32,6 +33,10 @@ class Double:
         self._thread.start()
 
     def _serve(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client has closed, and awaits nothing
+            self._answer_all()
+
+    def _answer_all(self) -> None:
         while len(record := self._end.recv(8192)) == REQUEST_BYTES:
             kind, _, identity, user = struct.unpack_from("<IIQQ", record)
             status, payload = self.answer(kind, record[24:])

@@ -9,8 +9,8 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +19,6 @@ from typing import Any
 
 from ..errors import ShmgemmError
 
-_STARTED = "shmgemm-engine: serves "
 _START_S = 60.0
 _END_S = 5.0
 
@@ -63,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmgemm-")))
             link = folder / "link"
             region = Path(args.region) if args.region else folder / "region"
-            engine = stack.enter_context(_child(_engine_words(args, region, link)))
-            _wait_until_it_serves(engine)
+            words_of_engine = _engine_words(args, region, link)
+            engine = stack.enter_context(_child(words_of_engine, subprocess.DEVNULL))
+            _wait_until_it_serves(engine, link)
             words += ["--link", str(link), "--region", str(region)]
-        server = stack.enter_context(_child(words, output=None))
+        server = stack.enter_context(_child(words))
         return server.wait()
 
 
@@ -80,20 +80,24 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _engine_words(args: argparse.Namespace, region: Path, link: Path) -> list[str]:
-    from .. import hardware, settings
+    """What starts the engine: it serves `region` at `link`, and ends with this process."""
+    from .. import hardware, settings, sst
     from ..session import default_engine_path
 
-    if settings.resolve("engine", args.engine) == "sst":
-        raise ValueError(
-            "--engine sst: `shmgemm serve` starts the embedded engine; with SST, start `sst` and"
-            " `shmgemm-server --link --region` by hand"
-        )
     described = hardware.load(settings.resolve("hardware", args.hardware))
+    devices = settings.resolve("devices", args.devices)
+    executable = settings.resolve("engine_path")
+    if settings.resolve("engine", args.engine) == "sst":
+        served = {"host": "file", "region": str(region), "link": str(link), "parent": os.getpid()}
+        configuration = link.with_name("configuration.py")
+        text = sst.configuration_text(described, devices) + f"host.addParams({served!r})\n"
+        configuration.write_text(text)
+        program, words = sst.command(executable, str(configuration))
+        return [program, *words]
     return [
-        settings.resolve("engine_path") or default_engine_path(),
-        *("--region", str(region), "--link", str(link)),
-        *("--parent", str(os.getpid())),
-        *("--devices", str(settings.resolve("devices", args.devices))),
+        executable or default_engine_path(),
+        *("--region", str(region), "--link", str(link), "--parent", str(os.getpid())),
+        *("--devices", str(devices)),
         *(f"{key}={value}" for key, value in described.parameters.items()),
     ]
 
@@ -113,11 +117,9 @@ def _signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _child(
-    words: list[str], output: int | None = subprocess.PIPE
-) -> Iterator[subprocess.Popen[str]]:
+def _child(words: list[str], output: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A program that ends with the block, in a group of its own: Ctrl-C is ours to pass on."""
-    child = subprocess.Popen(words, stdout=output, text=True, process_group=0)
+    child = subprocess.Popen(words, stdout=output, process_group=0)
     try:
         yield child
     finally:
@@ -129,17 +131,20 @@ def _child(
             child.wait()
 
 
-def _wait_until_it_serves(engine: subprocess.Popen[str]) -> None:
-    assert engine.stdout is not None
-    os.set_blocking(engine.stdout.fileno(), False)
+def _wait_until_it_serves(engine: subprocess.Popen[bytes], link: Path) -> None:
     deadline = time.monotonic() + _START_S
-    said = ""
-    while time.monotonic() < deadline:
-        said += engine.stdout.read() or ""
-        if _STARTED in said:
-            print(said.strip(), file=sys.stderr)
-            return
+    while not _accepts(link):
         if engine.poll() is not None:
             raise ShmgemmError(f"the engine ended with status {engine.returncode} as it started")
+        if time.monotonic() > deadline:
+            raise ShmgemmError(f"the engine did not start within {_START_S:g} s")
         time.sleep(0.02)
-    raise ShmgemmError(f"the engine did not start within {_START_S:g} s")
+
+
+def _accepts(link: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(link))
+        except OSError:
+            return False
+    return True
