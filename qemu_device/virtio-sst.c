@@ -193,7 +193,10 @@ void virtio_sst_response(VirtIOSST* sst, const struct virtio_sst_response* respo
   }
 }
 
-void virtio_sst_answered(VirtIOSST* sst) { virtio_notify(VIRTIO_DEVICE(sst), sst->vq); }
+void virtio_sst_answered(VirtIOSST* sst) {
+  virtio_notify(VIRTIO_DEVICE(sst), sst->vq);
+  qemu_bh_schedule(sst->bh); /* chains may have waited for room */
+}
 
 void virtio_sst_connected(VirtIOSST* sst, const struct shmgemm_link_hello* hello) {
   sst->config.connected = 1;

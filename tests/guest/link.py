@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-TIMEOUT_S = 6.0
+TIMEOUT_S = 60.0
 MAGIC = 0x314B4E4C4D485353
 HELLO, COMMANDS, COMPLETIONS, REQUEST, RESPONSE, FAILED = range(1, 7)
 ENGINE, QEMU = 1, 2
