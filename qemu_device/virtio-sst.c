@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The virtio-sst device: takes records off the virtqueue, hands them to the link, and uses their
  * chains in whatever order the engine answers. Nothing here waits: without an engine a record is
