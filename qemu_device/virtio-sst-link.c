@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: GPL-2.0 */
 /*
  * virtio-sst's connection to the engine: frames of shmgemm_link.h on a Unix socket, by callbacks of
  * the main loop. It connects again, every 100 ms, for as long as the device lives, so that engine

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: GPL-2.0 */
 /*
  * virtio-sst on PCI, as 1af4:107f. Modern virtio alone: the device is younger than virtio 1.0. Two
  * vectors: one for the configuration, one for the queue.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The virtio-sst device: takes records off the virtqueue, hands them to the link, and uses their
  * chains in whatever order the engine answers. Nothing here waits: without an engine a record is
@@ -16,6 +16,7 @@
 #include "virtio-sst.h"
 
 #define CHAINS_PER_TURN SHMGEMM_RING_SLOTS /* of the main loop, which has other work too */
+#define MAX_PENDING SHMGEMM_RING_SLOTS     /* a guest may give the queue more room than it had */
 
 /* A chain that waits for the engine's answer. virtqueue_pop() wants the element first. */
 typedef struct VirtIOSSTPending {
@@ -26,6 +27,10 @@ typedef struct VirtIOSSTPending {
   uint32_t generation;
   uint16_t device;
 } VirtIOSSTPending;
+
+static guint count_pending(VirtIOSST* sst) {
+  return g_hash_table_size(sst->commands) + g_hash_table_size(sst->requests);
+}
 
 static int64_t now_ns(void) { return qemu_clock_get_ns(QEMU_CLOCK_REALTIME); }
 
@@ -135,7 +140,7 @@ static void take_chains(void* opaque) {
   VirtIOSST* sst = opaque;
   VirtIODevice* vdev = VIRTIO_DEVICE(sst);
   unsigned taken = 0;
-  while (taken < CHAINS_PER_TURN) {
+  while (taken < CHAINS_PER_TURN && count_pending(sst) < MAX_PENDING) {
     VirtIOSSTPending* pending = virtqueue_pop(sst->vq, sizeof(*pending));
     if (!pending) {
       break;
@@ -188,7 +193,10 @@ void virtio_sst_response(VirtIOSST* sst, const struct virtio_sst_response* respo
   }
 }
 
-void virtio_sst_answered(VirtIOSST* sst) { virtio_notify(VIRTIO_DEVICE(sst), sst->vq); }
+void virtio_sst_answered(VirtIOSST* sst) {
+  virtio_notify(VIRTIO_DEVICE(sst), sst->vq);
+  qemu_bh_schedule(sst->bh); /* chains may have waited for room */
+}
 
 void virtio_sst_connected(VirtIOSST* sst, const struct shmgemm_link_hello* hello) {
   sst->config.connected = 1;
@@ -214,11 +222,11 @@ static void end_all(VirtIOSST* sst, GHashTable* table,
 
 /* What comes from now on is answered at once; what was pending is answered here. */
 void virtio_sst_hung_up(VirtIOSST* sst) {
-  bool pending = g_hash_table_size(sst->commands) + g_hash_table_size(sst->requests) != 0;
+  const bool pending = count_pending(sst) != 0;
   end_all(sst, sst->commands, answer_command_no_device);
   end_all(sst, sst->requests, answer_request_no_device);
   if (pending) {
-    virtio_notify(VIRTIO_DEVICE(sst), sst->vq);
+    virtio_sst_answered(sst);
   }
   if (sst->config.connected) {
     sst->config.connected = 0;
@@ -237,7 +245,7 @@ static void detach(VirtIOSST* sst, VirtIOSSTPending* pending) {
  */
 static void virtio_sst_reset(VirtIODevice* vdev) {
   VirtIOSST* sst = VIRTIO_SST(vdev);
-  guint pending = g_hash_table_size(sst->commands) + g_hash_table_size(sst->requests);
+  const guint pending = count_pending(sst);
   trace_virtio_sst_reset(sst->index, pending);
   qemu_bh_cancel(sst->bh);
   end_all(sst, sst->commands, detach);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: GPL-2.0 */
 /*
  * virtio-sst: a virtqueue whose records an engine outside of QEMU answers. virtio-sst.c is the
  * device (queue, configuration space, what is pending), virtio-sst-link.c its connection to the

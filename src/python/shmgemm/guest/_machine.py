@@ -207,7 +207,7 @@ class Guest:
         options += ["-m", f"{self._memory_mib}M", "-display", "none", "-monitor", "none"]
         options += ["-serial", f"file:{_quoted(self.console_path)}", "-nodefaults"]
         options += ["-kernel", str(self.image.kernel), "-initrd", str(self._folder / "initramfs")]
-        options += ["-append", "console=ttyS0 panic=-1"]
+        options += ["-append", "console=ttyS0"]
         forward = f"hostfwd=tcp:127.0.0.1:{self.port}-:{SERVER_PORT}"
         forward += f",hostfwd=tcp:127.0.0.1:{self._agent_port}-:{_agent.GUEST_PORT}"
         options += [
@@ -249,8 +249,10 @@ class Guest:
                 return
             if not self.running():
                 raise self._error("QEMU ended before the guest was ready")
-            if time.monotonic() > deadline:
-                raise self._error(f"the guest was not ready after {timeout_s:g} s{_missing(text)}")
+            if time.monotonic() > deadline or "Kernel panic" in text:
+                raise self._error(
+                    f"the guest was not ready within {timeout_s:g} s: {_missing(text)}"
+                )
             time.sleep(_POLL_S)
 
     def running(self) -> bool:
@@ -301,13 +303,13 @@ class Guest:
 
 def _missing(console: str) -> str:
     """What a guest that is not ready has not reached."""
+    if "Kernel panic" in console:
+        return "its kernel panicked"
     if "Linux version" not in console:
-        return ": its kernel has not started"
+        return "its kernel has not started"
     if "Run /init" not in console:
-        return ": its kernel has not reached /init"
-    if "panic" in console:
-        return ": its kernel gave up"
-    return ": its kernel runs, /init has not said READY"
+        return "its kernel has not reached /init"
+    return "/init runs, but the device server has not said READY"
 
 
 def _quoted(path: str | Path) -> str:

@@ -108,16 +108,16 @@ def qemu_headers(progress: Progress) -> tuple[Path, Path]:
             source = _debian.unpack_source("qemu", version, folder, progress)
             build = folder / "build"
             build.mkdir()
-            _cache.run([source / "configure", *_QEMU_OPTIONS], cwd=build, each_line=progress.line)
+            _cache.run([source / "configure", *QEMU_OPTIONS], cwd=build, each_line=progress.line)
             targets = _cache.run(["ninja", "-C", build, "-t", "targets", "all"]).splitlines()
             headers = [line.split(":")[0] for line in targets if ".h: CUSTOM_COMMAND" in line]
             _cache.run(["ninja", "-C", build, _jobs(), *_used(headers)], each_line=progress.line)
 
-    folder = _cache.made("qemu", _cache.digest(version, _QEMU_OPTIONS), make)
+    folder = _cache.made("qemu", _cache.digest(version, QEMU_OPTIONS), make)
     return folder / "source", folder / "build"
 
 
-_QEMU_OPTIONS = (
+QEMU_OPTIONS = (
     *("--target-list=riscv64-softmmu", "--without-default-features", "--disable-werror"),
     *("--with-git-submodules=ignore", "--disable-tools", "--disable-docs", "--enable-modules"),
 )
