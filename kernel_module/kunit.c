@@ -34,9 +34,10 @@ static struct vsst_table *new_table(struct kunit *test, u32 capacity)
 static void table_fills_and_empties(struct kunit *test)
 {
 	struct vsst_table *table = new_table(test, 1000);
-	u64 wire_ids[VSST_SLOTS];
+	u64 *wire_ids = kunit_kcalloc(test, VSST_SLOTS, sizeof(*wire_ids), GFP_KERNEL);
 	int owner, i;
 
+	KUNIT_ASSERT_NOT_NULL(test, wire_ids);
 	KUNIT_EXPECT_EQ(test, table->capacity, VSST_SLOTS);
 	for (i = 0; i < VSST_SLOTS; i++) {
 		wire_ids[i] = vsst_table_add(table, &owner, i + 1, &wire_ids[i]);

@@ -39,6 +39,8 @@ if [ "${1:-}" = --test ]; then
   need "meson ninja-build pkg-config" eval 'meson -v && ninja --version && pkg-config --version'
   need "libglib2.0-dev libpixman-1-dev" pkg-config glib-2.0 pixman-1
   need libfdt-dev header libfdt.h
+  # The driver's checks.
+  need sparse command -v sparse
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

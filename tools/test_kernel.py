@@ -35,13 +35,14 @@ OUT = ROOT / "build" / "test-kernel"
 QEMU = "qemu-system-riscv64"
 # Generous: the machine may be busy, and a run that hangs is seen by the kernel's own watchdogs.
 FULL_DEADLINE_S, QUICK_DEADLINE_S = 2400, 900
-# The serial port only by earlycon, whose interrupt is never used: see debug.config.
+# The serial port only by earlycon, and no clock: QEMU 7.2's APLIC repeats the interrupts of what is
+# not on PCI for ever, which a kernel this slow does not survive.
 COMMAND_LINE = (
     "earlycon=uart8250,mmio,0x10000000 keep_bootcon console=ttynull printk.devkmsg=on"
-    " kunit.enable=1 workqueue.watchdog_thresh=120"
+    " kunit.enable=1 workqueue.watchdog_thresh=120 initcall_blacklist=goldfish_rtc_init"
 )
 SPLAT = re.compile(
-    r"BUG|WARNING:|INFO: (?:task|rcu)|rcu: INFO|KASAN|UBSAN|ODEBUG|DMA-API:|Oops|Call Trace"
+    r"\bBUG:|WARNING:|INFO: (?:task|rcu)|rcu: INFO|KASAN|UBSAN|ODEBUG|DMA-API:|Oops|Call Trace"
     r"|Kernel panic|unreferenced object|possible (?:recursive|circular)|inconsistent lock state"
     r"|refcount_t:|nobody cared|list_(?:add|del) corruption|Objects remaining|soft lockup"
     r"|STRESS FAILED|STRESS cannot|\bnot ok \d"
@@ -58,31 +59,37 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Parts:
-    kernel: Path
+    variant: str
+    kernel: Path  # its build folder
     plugin: Path
 
+    @property
+    def watched(self) -> bool:
+        return self.variant == "debug"
 
-def build_parts() -> Parts:
+
+def build_parts(variant: str) -> Parts:
     progress = Progress(True)
     _debian.need((_debian.BOOT | _debian.BUILD).items(), progress)
-    kernel = _kernel.build("debug", progress)
+    kernel = _kernel.build(variant, progress)
     OUT.mkdir(parents=True, exist_ok=True)
     _cache.run(["make", "-C", STRESS, f"CROSS_COMPILE={_kernel.CROSS}", f"OUT={OUT}"])
-    return Parts(kernel, _programs.plugin(progress))
+    return Parts(variant, kernel, _programs.plugin(progress))
 
 
 def build_initramfs(parts: Parts, name: str, broken: str = "") -> Path:
     """The stress as /init, with the module, and its unit tests, built as `name`."""
     folder = OUT / name
     make = [*_kernel.MAKE, "-C", ROOT / "kernel_module", f"KDIR={parts.kernel}"]
-    _cache.run([*make, f"BUILD={folder}", "KUNIT=1", f"BROKEN={broken}"])
+    units = "1" if parts.watched else ""
+    _cache.run([*make, f"BUILD={folder}", f"KUNIT={units}", f"BROKEN={broken}"])
     archive = Archive()
     for path in ("dev", "proc", "sys"):
         archive.folder(path)
     archive.character_device("dev/console", 5, 1)
     archive.file("init", (OUT / "stress").read_bytes(), 0o755)
-    for module in ("virtio_sst.ko", "virtio_sst_kunit.ko"):
-        archive.file(module, (folder / module).read_bytes())
+    for module in folder.glob("*.ko"):
+        archive.file(module.name, module.read_bytes())
     initramfs = folder / "initramfs.cpio.gz"
     initramfs.write_bytes(gzip.compress(archive.encoded(), 1, mtime=0))
     return initramfs
@@ -106,6 +113,7 @@ def qemu_command(parts: Parts, initramfs: Path, engine: Engine, quick: bool) -> 
     region = f"memory-backend-file,id=region,share=on,mem-path={engine.region}"
     region += f",size={fake_engine.REGION_BYTES}"
     append = COMMAND_LINE + (" stress.quick" if quick else "")
+    append += "" if parts.watched else " stress.production"
     return [
         *(QEMU, "-M", "virt,aia=aplic-imsic", "-smp", "2", "-m", "1G"),
         *("-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"),
@@ -142,21 +150,23 @@ def boot(parts: Parts, initramfs: Path, quick: bool, until: re.Pattern[str] | No
     return console.read_text(errors="replace").replace("\r", "")
 
 
-def judge(console: str) -> tuple[str, list[str]]:
+def judge(console: str, watched: bool) -> tuple[str, list[str]]:
     """A line of counts, and what is wrong: splats, and what should have been said."""
     wrong = [line.strip() for line in console.splitlines() if SPLAT.search(line)]
     end, units = END.search(console), UNIT_TESTS.search(console)
-    if "STRESS kmemleak was scanned" not in console or end is None:
+    if end is None:
         wrong.append("the stress did not come to its end")
-    if units is None:
+    if watched and "STRESS kmemleak was scanned" not in console:
+        wrong.append("kmemleak did not scan")
+    if watched and units is None:
         wrong.append("the unit tests did not pass")
     counts = f"{end[1]} calls, {end[2]} answers" if end else "no counts"
     return f"{counts}, {units[1] if units else 'no'} unit tests", wrong
 
 
 def run_stress(parts: Parts, quick: bool) -> tuple[str, bool]:
-    print("== stress", flush=True)
-    counts, wrong = judge(boot(parts, build_initramfs(parts, "good"), quick))
+    print(f"== stress, {parts.variant} kernel", flush=True)
+    counts, wrong = judge(boot(parts, build_initramfs(parts, parts.variant), quick), parts.watched)
     for line in wrong[:40]:
         print(f"   {line}")
     return f"{counts}, {len(wrong)} splats", not wrong
@@ -173,18 +183,21 @@ def run_control(parts: Parts, broken: str, expected: re.Pattern[str]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the stress, no control")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--production", action="store_true", help="the same in the kernel that users boot"
+    )
+    options = parser.parse_args()
+    quick = options.quick or options.production
     begin = time.monotonic()
-    parts = build_parts()
-    counts, good = run_stress(parts, quick)
-    red = 0
+    parts = build_parts("production" if options.production else "debug")
+    summary, good = run_stress(parts, quick)
     if not quick:
         red = sum(run_control(parts, *control) for control in CONTROLS.items())
+        summary += f", control red {red} of {len(CONTROLS)}"
         good = good and red == len(CONTROLS)
     print(
-        f"make test-kernel: {'passed' if good else 'FAILED'}: {counts}, control red {red} of"
-        f" {0 if quick else len(CONTROLS)}, in {time.monotonic() - begin:.0f} s"
-        f" (consoles: {OUT.relative_to(ROOT)}/*/console.log)"
+        f"make test-kernel: {'passed' if good else 'FAILED'}: {summary},"
+        f" in {time.monotonic() - begin:.0f} s (consoles: {OUT.relative_to(ROOT)}/*/console.log)"
     )
     return 0 if good else 1
 
