@@ -15,6 +15,7 @@
 #include "gemm_device.h"
 #include "house.h"
 #include "model/supervision.h"
+#include "sst_version.h"
 
 namespace shmgemm::sst_element {
 namespace {
@@ -36,8 +37,8 @@ HostPort::HostPort(SST::ComponentId_t id, SST::Params& params) : SST::Component(
     fail(getName() + " (shmgemm.HostPort)", model::current_exception_text());
   }
   self_ = configureSelfLink("tick", CycleTime::kTimeBase,
-                            new SST::Event::Handler<HostPort, &HostPort::drive>(this));
-  time_base_ = getTimeConverter(CycleTime::kTimeBase);
+                            new EventHandler<HostPort, &HostPort::drive>(this));
+  time_base_ = time_converter(getTimeConverter(CycleTime::kTimeBase));
   if (!settings_.has_host) return;  // whoever sends commands says when it is over
   registerAsPrimaryComponent();
   primaryComponentDoNotEndSim();
@@ -144,7 +145,7 @@ void HostPort::serve() {
   options.log = [name = getName()](const std::string& text) {
     std::fprintf(stderr, "%s: %s\n", name.c_str(), text.c_str());
   };
-  options.last_cycle = std::min(engine::kLastCycle, time_->last());
+  options.last_cycle = last_cycle();
   options.returned = [](engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
     House::ours().devices.at(op->command.device)->returned(op, status, timing);
   };
