@@ -1,5 +1,6 @@
 #include "host_port.h"
 
+#include <signal.h>
 #include <sst/core/output.h>
 #include <unistd.h>
 
@@ -25,6 +26,15 @@ constexpr std::chrono::milliseconds kStopLimit{400};
 
 void set_state(shmgemm_peer* peer, std::uint32_t state) {
   __atomic_store_n(&peer->state, state, __ATOMIC_SEQ_CST);
+}
+
+// Two engines on one queue pair would each take a part of the commands.
+void refuse_second_engine(const shmgemm_peer& engine) {
+  const auto state = __atomic_load_n(&engine.state, __ATOMIC_SEQ_CST);
+  const auto pid = static_cast<pid_t>(engine.pid);
+  if (state != SHMGEMM_PEER_READY || pid <= 0 || pid == getpid() || kill(pid, 0) != 0) return;
+  throw std::invalid_argument("the region is served by process " + std::to_string(pid) +
+                              " already");
 }
 
 }  // namespace
@@ -134,6 +144,7 @@ void HostPort::serve() {
   const std::vector<engine::DeviceSetup> setups = devices();
   if (settings_.has_host) {
     region_ = region::Region::attach(settings_.region_fd);
+    refuse_second_engine(*region_->engine());
     region_->engine()->pid = static_cast<std::uint32_t>(getpid());
     numbers_ = std::make_unique<compute::Engine>(settings_.threads);
   }

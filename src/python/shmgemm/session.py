@@ -199,15 +199,20 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
         debug=given["debug"],
     )
     if given["engine"] == "sst" and given["sst_config"] is not None:
-        _check_served(core, described, given)
+        described = _served(core, described, given)
     return Session(core, described, given["numerics"], given["strict"], given["devices"])
 
 
-def _check_served(
+def _served(
     core: _core.Session, described: hardware.Hardware, given: Mapping[str, Any]
-) -> None:
-    """Whether the devices of the user's own configuration are those the session speaks of."""
+) -> hardware.Hardware:
+    """The devices of the user's own configuration: those that the session speaks of.
+
+    A model that a SubComponent brings is known to SST alone; what stays to compare is the clock.
+    """
     info = core.info()
+    if "." in info["model"] and info["model"] not in {model.name for model in _core.models()}:
+        described = hardware.with_foreign_model(described, info["model"])
     for name, wanted in (
         ("devices", given["devices"]),
         ("model", described.model),
@@ -219,6 +224,7 @@ def _check_served(
                 f"sst_config = {given['sst_config']!r} has {name} = {info[name]!r}, the session was"
                 f" opened with {wanted!r}"
             )
+    return described
 
 
 def default_engine_path() -> str:
