@@ -25,7 +25,7 @@ class CommandSource final : public SST::Component {
   SST_ELI_DOCUMENT_PARAMS(
       {"file", "csv with a header line, then a line `name, M, N, K` for each GEMM", nullptr},
       {"dtype", "of A and B: float32, float16, bfloat16 or int8, whose C is int32", "float32"},
-      {"in_flight", "GEMMs under way at once (from 1 to 1024)", "1"},
+      {"in_flight", "GEMMs under way at once (from 1 to 256)", "1"},
       {"repeat", "how often the file is played (from 1 to 1000000)", "1"},
       {"mmio_base", "address of the device's registers; where the slot `interface` is filled", "0"})
   SST_ELI_DOCUMENT_SUBCOMPONENT_SLOTS(

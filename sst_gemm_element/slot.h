@@ -14,7 +14,8 @@ inline bool slot_is_filled(SST::Component& component, const std::string& slot, b
                            const char* api) {
   if (is_loadable) return true;
   if (component.getSubComponentSlotInfo(slot) == nullptr) return false;
-  fail(component.getName(), "what is in its slot \"" + slot + "\" is no " + api);
+  fail(component.getName(), "what is in its slot \"" + slot + "\" is no " + api +
+                                ", or its element library is not found (SST_LIB_PATH)");
 }
 
 }  // namespace shmgemm::sst_element

@@ -37,21 +37,21 @@ class testcase_shmgemm(SSTTestCase):
             sum(found[f"device{index}"][f"{part}_cycles"] for part in (*PARTS, "idle"))
             for index in range(4)
         }
-        self.assertEqual(len(totals), 1, "every device has seen the same time")
+        assert len(totals) == 1, "every device has seen the same time"
 
     @needs_memory_hierarchy
     def test_shmgemm_memory(self) -> None:
         found = self.example("memory")
         device, cache = found["device"], found["cache"]
         read = sum(device[f"memory_read_bytes_{operand}"] for operand in "abc")
-        self.assertEqual(cache["GetS_recv"] * 64, read)
-        self.assertEqual(cache["Write_recv"] * 64, device["memory_write_bytes_c"])
+        assert cache["GetS_recv"] * 64 == read
+        assert cache["Write_recv"] * 64 == device["memory_write_bytes_c"]
 
     @needs_memory_hierarchy
     def test_shmgemm_mmio(self) -> None:
         found = self.example("mmio")
-        self.assertEqual(found["processor"]["cycles"], found["device"]["gemm_cycles"])
-        self.assertEqual(found["device"]["mmio_errors"], 0)
+        assert found["processor"]["cycles"] == found["device"]["gemm_cycles"]
+        assert found["device"]["mmio_errors"] == 0
 
     def example(self, name: str) -> dict[str, dict[str, int]]:
         """Runs it; its statistics, component -> name -> sum, of which the devices' are checked."""
@@ -66,10 +66,10 @@ class testcase_shmgemm(SSTTestCase):
         for component, of in found.items():
             if not component.startswith("device"):
                 continue
-            self.assertEqual(sum(of[f"{part}_cycles"] for part in PARTS), of["gemm_cycles"])
-            self.assertEqual(of["gemms"], len(shapes))
-            self.assertEqual(of["macs"], sum(m * n * k for m, n, k in shapes))
-            self.assertEqual(of["rejects"], 0)
+            assert sum(of[f"{part}_cycles"] for part in PARTS) == of["gemm_cycles"]
+            assert of["gemms"] == len(shapes)
+            assert of["macs"] == sum(m * n * k for m, n, k in shapes)
+            assert of["rejects"] == 0
         return found
 
 

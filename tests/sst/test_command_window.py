@@ -37,7 +37,7 @@ sst.enableAllStatisticsForAllComponents()
 @pytest.fixture(scope="module")
 def memory_hierarchy() -> None:
     if not has_memory_hierarchy():
-        pytest.skip("needs an SST with memHierarchy")
+        pytest.skip("needs sst-config of an SST with memHierarchy")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_command_by_hand(tmp_path: Path, probe: Path) -> None:
         ({"op": 200}, abi.Status.BAD_OP),
         ({"c": 4096}, abi.Status.OVERLAP),
         ({"a": 0}, abi.Status.OUT_OF_BOUNDS),
-        ({"report": 64}, abi.Status.BAD_REPORT),
+        ({"report": 1024}, abi.Status.BAD_REPORT),
         ({"release_cycles": 2**62}, abi.Status.BAD_ARGUMENT),
         ({"m": 0x7FFFFFFF, "n": 0x7FFFFFFF, "k": 4, "lda": 4, "ldb": 0x7FFFFFFF}, None),
     ],
@@ -206,7 +206,7 @@ def test_more_commands_than_there_is_room_for(tmp_path: Path, probe: Path) -> No
             'mmio_base = "100".*multiple of 256',
         ),
         ({"mmio_base": "x"}, "memHierarchy.standardInterface", 'mmio_base = "x"'),
-        ({}, "memHierarchy.MemLink", 'its slot "mmio" is no SST::Interfaces::StandardMem'),
+        ({}, "memHierarchy.Cache", 'its slot "mmio" is no SST::Interfaces::StandardMem'),
     ],
 )
 def test_a_port_that_cannot_be_is_an_error_at_start(

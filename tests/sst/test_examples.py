@@ -71,7 +71,7 @@ def test_four_devices_each_take_their_models_cycles(tmp_path: Path) -> None:
 
 def test_memory_of_the_simulation(tmp_path: Path) -> None:
     if not has_memory_hierarchy():
-        pytest.skip("needs an SST with memHierarchy")
+        pytest.skip("needs sst-config of an SST with memHierarchy")
     seen = []
     for access_time in ("20ns", "400ns"):
         folder = tmp_path / access_time

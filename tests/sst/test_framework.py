@@ -15,7 +15,7 @@ def test_sst_test_elements(tmp_path: Path) -> None:
     # SST's own folder: the program finds its files beside itself, and not through a link.
     program = Path(sst.find().executable).with_name("sst-test-elements")
     done = subprocess.run(
-        [program, "-p", EXAMPLES.parent / "tests", "-o", tmp_path],
+        [program, "-p", EXAMPLES.parent / "tests", "-o", tmp_path / "outputs"],
         cwd=tmp_path,
         env={**os.environ, "SST_LIB_PATH": str(sst.library_folder())},
         capture_output=True,

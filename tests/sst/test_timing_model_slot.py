@@ -96,7 +96,7 @@ def test_a_session_on_it(tmp_path: Path, libraries: Path, monkeypatch: pytest.Mo
         ("fixed_rate.FixedRate", {}, {"clock": "8"}, 'clock = "8"'),
         ("probe.Failing", {}, {}, "probe.Failing.*no model today"),
         ("probe.Older", {}, {}, "built for version 1000 of the model interface"),
-        ("probe.Missing", {}, {}, r"can't find requested element.*probe.Missing"),
+        ("probe.Missing", {}, {}, "is no shmgemm::.*or its element library is not found"),
         ("shmgemm.GemmDevice", {}, {}, 'slot "timing_model" is no shmgemm::sst_element'),
     ],
 )
