@@ -1,5 +1,6 @@
 #include "host_port.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sst/core/output.h>
 #include <unistd.h>
@@ -164,6 +165,10 @@ void HostPort::serve() {
 }
 
 void HostPort::start_control() {
+  if (fcntl(settings_.control_fd, F_GETFD) < 0) {
+    throw std::invalid_argument("control_fd = " + std::to_string(settings_.control_fd) +
+                                ": expected an open descriptor, as the session passes it");
+  }
   shmgemm_peer* const self = region_->engine();
   control_ =
       std::make_unique<engine::Control>(settings_.control_fd, settings_.parent_pid, self, [this] {

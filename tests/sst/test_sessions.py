@@ -346,10 +346,10 @@ def test_an_element_that_is_not_found(tmp_path: Path) -> None:
     ("host", "message"),
     [
         ("", "no shmgemm.HostPort is on this rank and thread"),
-        ('sst.Component("host", "shmgemm.HostPort")\n', "host: region descriptor: Bad file"),
+        ('sst.Component("host", "shmgemm.HostPort")\n', "host: region "),
         (
             'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 0)\n',
-            "host: region file of 0 bytes",
+            "host: region file of 0 bytes: at least 4 MiB",
         ),
     ],
 )
