@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from nothing_left import leaves_nothing_behind  # noqa: F401
+from plain_sst import EXAMPLES, compile_element
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="needs sst-config"))
+
+
+@pytest.fixture(scope="session")
+def elements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example of a timing model and the tests' own element library."""
+    folder = tmp_path_factory.mktemp("elements")
+    compile_element(EXAMPLES / "fixed_rate.cpp", folder / "libfixed_rate.so")
+    compile_element(Path(__file__).parent / "element" / "probe.cpp", folder / "libprobe.so")
+    return folder
 
 
 @pytest.fixture(autouse=True)

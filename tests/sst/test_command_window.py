@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from plain_sst import EXAMPLES, compile_element, has_memory_hierarchy, play, statistics
+from plain_sst import EXAMPLES, has_memory_hierarchy, play, statistics
 
 import shmgemm
 from shmgemm import abi
@@ -38,13 +38,6 @@ sst.enableAllStatisticsForAllComponents()
 def memory_hierarchy() -> None:
     if not has_memory_hierarchy():
         pytest.skip("needs sst-config of an SST with memHierarchy")
-
-
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory, memory_hierarchy: None) -> Path:
-    folder = tmp_path_factory.mktemp("elements")
-    compile_element(Path(__file__).parent / "element" / "probe.cpp", folder / "libprobe.so")
-    return folder
 
 
 def gemm(**changes: int) -> abi.Command:
@@ -105,11 +98,11 @@ def test_the_example_takes_the_models_cycles(tmp_path: Path) -> None:
     assert found["device"]["mmio_errors"] == found["processor"]["failures"] == 0
 
 
-def test_a_command_by_hand(tmp_path: Path, probe: Path) -> None:
+def test_a_command_by_hand(tmp_path: Path, elements: Path) -> None:
     accesses = [read(COMPLETION, 64), *send(gemm()), read(COMMAND, 128), read(WAIT, 8)]
     accesses += [read(COMPLETION, 64), read(COMPLETION + 12, 2), write(NEXT, bytes(1))]
     accesses += [read(READY, 4), read(DOORBELL, 8), read(COMPLETION, 64)]
-    told, device = answers(tmp_path, probe, accesses)
+    told, device = answers(tmp_path, elements, accesses)
     assert all(well for well, _ in told)
     data = [data for _, data in told]
     assert data[0] == bytes(64)
@@ -144,10 +137,10 @@ def test_a_command_by_hand(tmp_path: Path, probe: Path) -> None:
     ],
 )
 def test_a_command_that_cannot_be_is_answered_with_what_is_wrong(
-    tmp_path: Path, probe: Path, changes: dict[str, int], status: abi.Status | None
+    tmp_path: Path, elements: Path, changes: dict[str, int], status: abi.Status | None
 ) -> None:
     accesses = [*send(gemm(**changes)), read(WAIT, 8), read(COMPLETION, 64), write(NEXT, bytes(8))]
-    told, device = answers(tmp_path, probe, [*accesses, *send(gemm()), read(WAIT, 8)])
+    told, device = answers(tmp_path, elements, [*accesses, *send(gemm()), read(WAIT, 8)])
     assert all(well for well, _ in told)
     completion = abi.Completion.from_buffer_copy(told[18][1])
     assert completion.status != abi.Status.OK
@@ -178,10 +171,10 @@ WRONG = [
 ]
 
 
-def test_every_wrong_access_fails_and_changes_nothing(tmp_path: Path, probe: Path) -> None:
+def test_every_wrong_access_fails_and_changes_nothing(tmp_path: Path, elements: Path) -> None:
     data = bytes(range(128))
     accesses = [write(COMMAND, data), *WRONG, f"posted {BASE + READY} 00", read(COMMAND, 128), PEEK]
-    told, device = answers(tmp_path, probe, accesses)
+    told, device = answers(tmp_path, elements, accesses)
     assert [well for well, _ in told] == [True] + [False] * len(WRONG) + [True] * 2
     assert told[-2][1] == data
     assert told[-1][1] == bytes(8)
@@ -189,10 +182,10 @@ def test_every_wrong_access_fails_and_changes_nothing(tmp_path: Path, probe: Pat
     assert device["ops"] == device["rejects"] == 0
 
 
-def test_more_commands_than_there_is_room_for(tmp_path: Path, probe: Path) -> None:
+def test_more_commands_than_there_is_room_for(tmp_path: Path, elements: Path) -> None:
     ring = write(DOORBELL, bytes(8))
     accesses = [*send(gemm())[:-1], *[ring] * 257, read(WAIT, 8), write(NEXT, bytes(8)), ring, ring]
-    told, device = answers(tmp_path, probe, accesses)
+    told, device = answers(tmp_path, elements, accesses)
     assert [well for well, _ in told[16:]] == [True] * 256 + [False] + [True] * 3 + [False]
     assert device["mmio_errors"] == 2
 
@@ -210,9 +203,9 @@ def test_more_commands_than_there_is_room_for(tmp_path: Path, probe: Path) -> No
     ],
 )
 def test_a_port_that_cannot_be_is_an_error_at_start(
-    tmp_path: Path, probe: Path, parameters: dict[str, object], interface: str, message: str
+    tmp_path: Path, elements: Path, parameters: dict[str, object], interface: str, message: str
 ) -> None:
     config = tmp_path / "system.py"
     config.write_text(CONFIGURATION.format(parameters=parameters, interface=interface, accesses=""))
-    said = play(config, tmp_path, status=1, libraries=(probe,))
+    said = play(config, tmp_path, status=1, libraries=(elements,))
     assert re.search(message, said), said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import open_small, product_is_right
-from plain_sst import EXAMPLES, compile_element, play, statistics
+from plain_sst import play, statistics
 
 import shmgemm
 from shmgemm import sst
@@ -33,14 +33,6 @@ sst.enableAllStatisticsForAllComponents()
 """
 
 
-@pytest.fixture(scope="module")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("elements")
-    compile_element(EXAMPLES / "fixed_rate.cpp", folder / "libfixed_rate.so")
-    compile_element(Path(__file__).parent / "element" / "probe.cpp", folder / "libprobe.so")
-    return folder
-
-
 def system(
     folder: Path, kind: str = "fixed_rate.FixedRate", own: object = None, **parameters: object
 ) -> Path:
@@ -56,15 +48,15 @@ def expected_cycles() -> int:
     return sum(-(-m * n * k // RATE) + STARTUP for m, n, k in SHAPES)
 
 
-def test_the_model_in_the_slot_says_the_cycles(tmp_path: Path, libraries: Path) -> None:
-    play(system(tmp_path, clock="2GHz"), tmp_path, libraries=(libraries,))
+def test_the_model_in_the_slot_says_the_cycles(tmp_path: Path, elements: Path) -> None:
+    play(system(tmp_path, clock="2GHz"), tmp_path, libraries=(elements,))
     device = statistics(tmp_path / "found.csv")["device"]
     assert device["gemm_cycles"] == expected_cycles()
     assert device["dispatch_cycles"] == STARTUP * len(SHAPES)
     assert device["macs"] == sum(m * n * k for m, n, k in SHAPES)
 
 
-def test_a_session_on_it(tmp_path: Path, libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_on_it(tmp_path: Path, elements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "system.py"
     config.write_text(
         "import sst\n"
@@ -74,7 +66,7 @@ def test_a_session_on_it(tmp_path: Path, libraries: Path, monkeypatch: pytest.Mo
         'slot = device.setSubComponent("timing_model", "fixed_rate.FixedRate")\n'
         f'slot.addParams({{"macs_per_cycle": {RATE}, "startup": {STARTUP}}})\n'
     )
-    monkeypatch.setenv("SST_LIB_PATH", str(libraries))
+    monkeypatch.setenv("SST_LIB_PATH", str(elements))
     with open_small(sst_config=config) as session:  # tpu_v3, whose clock is 940 MHz
         assert product_is_right(session, 48)
         info = session.info()
@@ -101,16 +93,16 @@ def test_a_session_on_it(tmp_path: Path, libraries: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_what_cannot_be_in_the_slot_is_an_error_at_start(
-    tmp_path: Path, libraries: Path, kind: str, own: object, parameters: dict, message: str
+    tmp_path: Path, elements: Path, kind: str, own: object, parameters: dict, message: str
 ) -> None:
     config = system(tmp_path, kind, own, **parameters)
-    said = play(config, tmp_path, status=1, libraries=(libraries,))
+    said = play(config, tmp_path, status=1, libraries=(elements,))
     assert re.search(message, said), said
 
 
-def test_sst_info_knows_the_slot_and_what_fits(libraries: Path) -> None:
+def test_sst_info_knows_the_slot_and_what_fits(elements: Path) -> None:
     program = Path(sst.find().executable).with_name("sst-info")
-    path = f"{libraries}:{sst.library_folder()}"
+    path = f"{elements}:{sst.library_folder()}"
     text = subprocess.run(
         [program, "fixed_rate", "shmgemm"],
         env={**os.environ, "SST_LIB_PATH": path},
