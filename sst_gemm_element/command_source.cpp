@@ -9,11 +9,14 @@
 #include <stdexcept>
 
 #include "abi/shmgemm_validate.h"
+#include "command_window.h"
 #include "cycle_time.h"
 #include "events.h"
 #include "house.h"
 #include "model/registry.h"
 #include "model/supervision.h"
+#include "slot.h"
+#include "sst_version.h"
 
 namespace shmgemm::sst_element {
 namespace {
@@ -73,7 +76,7 @@ std::uint8_t dtype_of(const std::string& name) {
   return SHMGEMM_DTYPE_FLOAT32;
 }
 
-// A, B and C lie one behind the other from address 0, each at a multiple of 4 KiB.
+// A, B and C lie one behind the other, each at a multiple of 4 KiB; address 0 means none.
 shmgemm_command command_of(const Dimensions& dimensions, std::uint8_t dtype) {
   const auto page_after = [](std::uint64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
   shmgemm_command command{};
@@ -86,7 +89,8 @@ shmgemm_command command_of(const Dimensions& dimensions, std::uint8_t dtype) {
   command.k = command.lda = dimensions[2];
   command.batch = 1;
   const std::uint64_t element = shmgemm_dtype_bytes(dtype);
-  command.b = page_after(std::uint64_t{command.m} * command.k * element);
+  command.a = 4096;
+  command.b = command.a + page_after(std::uint64_t{command.m} * command.k * element);
   command.c = command.b + page_after(std::uint64_t{command.k} * command.n * element);
   return command;
 }
@@ -99,13 +103,31 @@ CommandSource::CommandSource(SST::ComponentId_t id, SST::Params& params) : SST::
   } catch (...) {
     fail(getName() + " (shmgemm.CommandSource)", model::current_exception_text());
   }
-  device_ = configureLink("device", CycleTime::kTimeBase,
-                          new SST::Event::Handler<CommandSource, &CommandSource::take>(this));
-  if (device_ == nullptr) fail(getName(), "its port \"device\" is not connected");
+  connect();
   cycles_ = registerStatistic<std::uint64_t>("cycles");
   failures_ = registerStatistic<std::uint64_t>("failures");
   registerAsPrimaryComponent();
   primaryComponentDoNotEndSim();
+}
+
+void CommandSource::connect() {
+  using Handler = MemoryHandler<CommandSource, &CommandSource::answered>;
+  device_ = configureLink("device", CycleTime::kTimeBase,
+                          new EventHandler<CommandSource, &CommandSource::take>(this));
+  if (slot_is_filled(*this, "interface",
+                     isUserSubComponentLoadableUsingAPI<SST::Interfaces::StandardMem>("interface"),
+                     "SST::Interfaces::StandardMem")) {
+    interface_ = loadUserSubComponent<SST::Interfaces::StandardMem>(
+        "interface", SST::ComponentInfo::SHARE_NONE, getTimeConverter(CycleTime::kTimeBase),
+        new Handler(this));
+    driver_ = std::make_unique<WindowDriver>(
+        mmio_base_, [this](const shmgemm_completion& completion) { count(completion); });
+    driver_->connect(interface_);
+  }
+  if ((device_ == nullptr) == (interface_ == nullptr)) {
+    fail(getName(),
+         "expected either its port \"device\" connected or its slot \"interface\" filled");
+  }
 }
 
 void CommandSource::read(SST::Params& params) {
@@ -122,7 +144,8 @@ void CommandSource::read(SST::Params& params) {
         0,
         {"float32", "float16", "bfloat16", "int8"}},
        {"in_flight", model::Unit::kCount, "1", "", 1, SHMGEMM_RING_SLOTS, {}},
-       {"repeat", model::Unit::kCount, "1", "", 1, 1000000, {}}},
+       {"repeat", model::Unit::kCount, "1", "", 1, 1000000, {}},
+       {"mmio_base", model::Unit::kCount, "0", "", 0, kLastMmioBase, {}}},
       given);
   const std::uint8_t dtype = dtype_of(checked.choice("dtype"));
   for (const Dimensions& dimensions : read_csv(file)) {
@@ -130,15 +153,35 @@ void CommandSource::read(SST::Params& params) {
   }
   to_send_ = commands_.size() * checked.count("repeat");
   most_in_flight_ = checked.count("in_flight");
+  mmio_base_ = checked.count("mmio_base");
 }
 
-void CommandSource::setup() { send_more(); }
+void CommandSource::init(unsigned phase) {
+  if (interface_ != nullptr) interface_->init(phase);
+}
+
+void CommandSource::setup() {
+  if (interface_ != nullptr) interface_->setup();
+  send_more();
+}
+
+void CommandSource::complete(unsigned phase) {
+  if (interface_ != nullptr) interface_->complete(phase);
+}
+
+void CommandSource::finish() {
+  if (interface_ != nullptr) interface_->finish();
+}
 
 void CommandSource::send_more() {
   while (sent_ < to_send_ && sent_ - ended_ < most_in_flight_) {
     shmgemm_command command = commands_[sent_ % commands_.size()];
     command.id = ++sent_;
-    device_->send(new CommandEvent(command));
+    if (driver_) {
+      driver_->send(command);
+    } else {
+      device_->send(new CommandEvent(command));
+    }
   }
 }
 
@@ -146,7 +189,18 @@ void CommandSource::take(SST::Event* event) {
   const std::unique_ptr<SST::Event> owned(event);
   const auto* answer = dynamic_cast<CompletionEvent*>(event);
   if (answer == nullptr) fail(getName(), "an event on port \"device\" is no answer of a device");
-  const shmgemm_completion& completion = answer->completion;
+  count(answer->completion);
+}
+
+void CommandSource::answered(SST::Interfaces::StandardMem::Request* response) {
+  try {
+    driver_->answered(response);
+  } catch (...) {
+    fail(getName(), model::current_exception_text());
+  }
+}
+
+void CommandSource::count(const shmgemm_completion& completion) {
   ++ended_;
   cycles_->addData(completion.end_cycles - completion.start_cycles);
   if (completion.status != SHMGEMM_STATUS_OK) failures_->addData(1);

@@ -65,6 +65,8 @@ std::deque<Documented> all_parameters() {
       {"device", "number by which commands name it, counted from 0 without a gap", "0"},
       {"plugins", "shared objects with timing models of one's own, ':' between them", ""},
       {"requests", "lines that the memory slot has under way at once (from 1 to 65536)", "128"},
+      {"mmio_base", "address of its registers where the slot mmio is filled (a multiple of 256)",
+       "0"},
   };
   for (const model::Parameter& parameter : model::device_parameters()) {
     const std::string own = parameter.name == "model" ? "; simt where only clock, cores and "

@@ -4,13 +4,15 @@
 
 #include <sstream>
 
-#include "abi/shmgemm_validate.h"
 #include "cycle_time.h"
 #include "events.h"
 #include "host_port.h"
 #include "model/event_queue.h"
 #include "model/plugin.h"
 #include "model/supervision.h"
+#include "registers.h"
+#include "slot.h"
+#include "sst_version.h"
 
 namespace shmgemm::sst_element {
 namespace {
@@ -23,18 +25,32 @@ bool is_generic_gpu(const model::ParameterMap& given) {
          given.count("memory_bw") == 1;
 }
 
+// What every device has, whatever its model.
+model::ParameterMap clock_of(const model::ParameterMap& given) {
+  const auto clock = given.find("clock");
+  return clock == given.end() ? model::ParameterMap{} : model::ParameterMap{*clock};
+}
+
 }  // namespace
 
-GemmDevice::GemmDevice(SST::ComponentId_t id, SST::Params& params) : SST::Component(id) {
+GemmDevice::GemmDevice(SST::ComponentId_t id, SST::Params& params)
+    : SST::Component(id),
+      link_port_([this](const shmgemm_completion& completion) {
+        commands_link_->send(new CompletionEvent(completion));
+      }),
+      window_port_(
+          [this](const shmgemm_completion& completion) { window_->completed(completion); }) {
+  load_timing_model();
   try {
     describe(params);
   } catch (...) {
     fail(getName() + " (shmgemm.GemmDevice)", model::current_exception_text());
   }
   register_statistics();
-  fill_slot();
+  load_memory();
+  load_window();
   commands_link_ = configureLink("commands", CycleTime::kTimeBase,
-                                 new SST::Event::Handler<GemmDevice, &GemmDevice::take>(this));
+                                 new EventHandler<GemmDevice, &GemmDevice::take>(this));
   House& house = House::ours();
   const std::lock_guard<std::mutex> lock(house.mutex);
   const auto [entry, is_new] = house.devices.emplace(index_, this);
@@ -59,84 +75,106 @@ void GemmDevice::describe(SST::Params& params) {
   }
   hardware.erase("plugins");
   model::ParameterMap given;
-  for (const char* name : {"device", "requests"}) {
+  for (const char* name : {"device", "requests", "mmio_base"}) {
     if (auto entry = hardware.extract(name)) given.insert(std::move(entry));
   }
   const model::Parameters own({{"device", model::Unit::kCount, "0", "", 0, kMostDevices - 1, {}},
-                               {"requests", model::Unit::kCount, "128", "", 1, 65536, {}}},
+                               {"requests", model::Unit::kCount, "128", "", 1, 65536, {}},
+                               {"mmio_base", model::Unit::kCount, "0", "", 0, kLastMmioBase, {}}},
                               given);
   index_ = static_cast<unsigned>(own.count("device"));
   requests_ = own.count("requests");
-  if (is_generic_gpu(hardware)) hardware["model"] = "simt";
-  hardware_ = std::make_unique<model::Hardware>(hardware);
+  mmio_base_ = own.count("mmio_base");
+  if (mmio_base_ % SHMGEMM_MMIO_BYTES != 0) {
+    throw model::ParameterError("mmio_base = \"" + std::to_string(mmio_base_) +
+                                "\": expected a multiple of 256, the bytes of the registers");
+  }
+  hardware_ = std::make_unique<model::Hardware>(hardware_of(std::move(hardware)));
   model::EventQueue unused;
   peak_macs_per_cycle_ = hardware_->create_model(unused, nullptr)->peak_macs_per_cycle();
 }
 
-// Whatever is in the slot gets the requests; a model without a memory leaves it idle.
-void GemmDevice::fill_slot() {
-  using Port = SST::Interfaces::StandardMem;
-  using Handler = Port::Handler<GemmDevice, &GemmDevice::answered>;
-  if (!isUserSubComponentLoadableUsingAPI<Port>("memory")) {
-    if (getSubComponentSlotInfo("memory") != nullptr) {
-      fail(getName(), "what is in its slot \"memory\" is no SST::Interfaces::StandardMem");
-    }
-    return;
+model::Hardware GemmDevice::hardware_of(model::ParameterMap parameters) {
+  if (timing_model_ == nullptr) {
+    if (is_generic_gpu(parameters)) parameters["model"] = "simt";
+    return model::Hardware(parameters);
   }
+  if (parameters.count("model") != 0) {
+    throw model::ParameterError(
+        "model = \"" + parameters["model"] +
+        "\", but its slot \"timing_model\" is filled: leave one of them out");
+  }
+  const auto clock_hz = model::Hardware(clock_of(parameters)).clock_hz();
+  const auto create = [slot = timing_model_, clock_hz](const model::ModelContext& context) {
+    return slot->create({context.scheduler, context.memory, clock_hz});
+  };
+  return {{timing_model_->getType(), "in the slot timing_model", {}, create}, parameters};
+}
+
+void GemmDevice::load_timing_model() {
+  if (!slot_is_filled(*this, "timing_model",
+                      isUserSubComponentLoadableUsingAPI<TimingModelSlot>("timing_model"),
+                      "shmgemm::sst_element::TimingModelSlot"))
+    return;
+  timing_model_ = loadUserSubComponent<TimingModelSlot>("timing_model");
+  if (timing_model_->interface_version() != model::kInterfaceVersion) {
+    fail(getName(), "the SubComponent in its slot \"timing_model\" was built for version " +
+                        std::to_string(timing_model_->interface_version()) +
+                        " of the model interface, expected " +
+                        std::to_string(model::kInterfaceVersion) + ": compile it again");
+  }
+  slots_.push_back(timing_model_);
+}
+
+// Whatever is in the slot gets the requests; a model without a memory leaves it idle.
+void GemmDevice::load_memory() {
+  using Handler = MemoryHandler<GemmDevice, &GemmDevice::answered>;
+  if (!slot_is_filled(*this, "memory", isUserSubComponentLoadableUsingAPI<Port>("memory"),
+                      "SST::Interfaces::StandardMem"))
+    return;
   memory_ = std::make_unique<StandardMemory>(requests_, [this](std::function<void()> callback) {
     House::ours().host->post(std::move(callback), index_ + 1);
   });
-  slot_ = loadUserSubComponent<Port>("memory", SST::ComponentInfo::SHARE_NONE,
-                                     getTimeConverter(CycleTime::kTimeBase), new Handler(this));
-  memory_->connect(slot_);
+  auto* const port =
+      loadUserSubComponent<Port>("memory", SST::ComponentInfo::SHARE_NONE,
+                                 getTimeConverter(CycleTime::kTimeBase), new Handler(this));
+  memory_->connect(port);
+  slots_.push_back(port);
+}
+
+void GemmDevice::load_window() {
+  using Handler = MemoryHandler<GemmDevice, &GemmDevice::accessed>;
+  if (!slot_is_filled(*this, "mmio", isUserSubComponentLoadableUsingAPI<Port>("mmio"),
+                      "SST::Interfaces::StandardMem"))
+    return;
+  window_ = std::make_unique<CommandWindow>(
+      mmio_base_, [this](const shmgemm_command& command) { window_port_.begin(command, index_); },
+      [this] { mmio_errors_->addData(1); });
+  auto* const port =
+      loadUserSubComponent<Port>("mmio", SST::ComponentInfo::SHARE_NONE,
+                                 getTimeConverter(CycleTime::kTimeBase), new Handler(this));
+  port->setMemoryMappedAddressRegion(mmio_base_, SHMGEMM_MMIO_BYTES);
+  window_->connect(port);
+  slots_.push_back(port);
 }
 
 void GemmDevice::init(unsigned phase) {
-  if (slot_ != nullptr) slot_->init(phase);
+  for (SST::SubComponent* slot : slots_) slot->init(phase);
 }
 
 void GemmDevice::complete(unsigned phase) {
-  if (slot_ != nullptr) slot_->complete(phase);
+  for (SST::SubComponent* slot : slots_) slot->complete(phase);
 }
 
 void GemmDevice::take(SST::Event* event) {
   const std::unique_ptr<SST::Event> owned(event);
-  if (const auto* sent = dynamic_cast<CommandEvent*>(event)) return begin(sent->command);
-  fail(getName(), "an event on port \"commands\" is no shmgemm.CommandEvent");
-}
-
-void GemmDevice::begin(const shmgemm_command& given) {
-  shmgemm_command command = given;
-  command.op = SHMGEMM_OP_GEMM;
-  command.device = static_cast<std::uint8_t>(index_);
-  command.after = command.report = 0;
-  const bool timeable = command.m != 0 && command.n != 0 && command.k != 0 && command.batch != 0 &&
-                        shmgemm_dtype_bytes(command.dtype_in) != 0 &&
-                        shmgemm_dtype_bytes(command.dtype_out) != 0;
-  if (!timeable) {
-    fail(getName(), "a command on port \"commands\" has a dimension of 0 or no known dtype");
-  }
-  if (link_ops_.full()) return link_backlog_.push_back(command);
-  engine::Op* op = link_ops_.add(command, nullptr);
-  House::ours().host->post([op] { House::ours().host->enqueue(op); }, 0);
+  const auto* const sent = dynamic_cast<CommandEvent*>(event);
+  if (sent == nullptr) fail(getName(), "an event on port \"commands\" is no shmgemm.CommandEvent");
+  link_port_.begin(sent->command, index_);
 }
 
 void GemmDevice::returned(engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
-  shmgemm_completion completion{};
-  completion.id = op->command.id;
-  completion.status = static_cast<std::uint16_t>(status);
-  completion.device = op->command.device;
-  completion.start_cycles = op->start;
-  completion.end_cycles = House::ours().host->now();
-  completion.busy_cycles = timing.busy;
-  completion.fill_drain_cycles = timing.fill_drain;
-  completion.memory_stall_cycles = timing.memory_stall;
-  link_ops_.remove(op);
-  commands_link_->send(new CompletionEvent(completion));
-  if (link_backlog_.empty()) return;
-  const shmgemm_command next = link_backlog_.front();
-  link_backlog_.pop_front();
-  begin(next);
+  (link_port_.owns(op) ? link_port_ : window_port_).returned(op, status, timing);
 }
 
 void GemmDevice::register_statistics() {
@@ -147,6 +185,7 @@ void GemmDevice::register_statistics() {
   gemms_ = counter("gemms");
   macs_ = counter("macs");
   rejects_counter_ = counter("rejects");
+  mmio_errors_ = counter("mmio_errors");
   busy_ = counter("busy_cycles");
   fill_drain_ = counter("fill_drain_cycles");
   memory_stall_ = counter("memory_stall_cycles");
@@ -165,13 +204,13 @@ void GemmDevice::register_statistics() {
 }
 
 void GemmDevice::setup() {
-  if (slot_ != nullptr) slot_->setup();
+  for (SST::SubComponent* slot : slots_) slot->setup();
   if (House::ours().host != nullptr) return;
   fail(getName(), "no shmgemm.HostPort is on this rank and thread to serve it");
 }
 
 void GemmDevice::finish() {
-  if (slot_ != nullptr) slot_->finish();
+  for (SST::SubComponent* slot : slots_) slot->finish();
   if (const HostPort* host = House::ours().host) idle_->addData(host->now() - spent_);
 }
 

@@ -1,5 +1,5 @@
 // shmgemm.GemmDevice: one simulated accelerator. It holds the description of the device, its
-// statistics, the memory in its slot and its port for commands from inside the simulation; the
+// statistics, what is in its slots and its two ports for commands from inside the simulation; the
 // HostPort of the same thread runs its timing model and moves simulated time.
 #pragma once
 
@@ -7,16 +7,19 @@
 #include <sst/core/link.h>
 
 #include <array>
-#include <deque>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "command_window.h"
 #include "documentation.h"
 #include "engine/device.h"
 #include "engine/host_port.h"
 #include "house.h"
+#include "inner_port.h"
 #include "model/hardware.h"
 #include "standard_memory.h"
+#include "timing_model_slot.h"
 
 namespace shmgemm::sst_element {
 
@@ -34,12 +37,17 @@ class GemmDevice final : public SST::Component, public engine::DeviceObserver {
                           {"shmgemm.CommandEvent", "shmgemm.CompletionEvent"}})
   SST_ELI_DOCUMENT_SUBCOMPONENT_SLOTS(
       {"memory", "what lies behind the scratchpads of models that have some; else it is built in",
+       "SST::Interfaces::StandardMem"},
+      {"timing_model", "a timing model of one's own in place of parameter `model`",
+       "shmgemm::sst_element::TimingModelSlot"},
+      {"mmio", "through which other components reach its registers, at `mmio_base`",
        "SST::Interfaces::StandardMem"})
   SST_ELI_DOCUMENT_STATISTICS(
       {"ops", "commands that ended well, GEMMs and others", "commands", 1},
       {"gemms", "GEMMs that ended well", "GEMMs", 1},
       {"macs", "multiply-accumulate operations of those GEMMs", "MACs", 1},
       {"rejects", "commands that were refused or failed", "commands", 1},
+      {"mmio_errors", "accesses to its registers that were answered as failed", "accesses", 1},
       {"busy_cycles", "cycles in which arrays or cores worked", "cycles", 1},
       {"fill_drain_cycles", "cycles in which arrays filled and drained", "cycles", 1},
       {"memory_stall_cycles", "cycles in which work waited for memory", "cycles", 1},
@@ -80,31 +88,38 @@ class GemmDevice final : public SST::Component, public engine::DeviceObserver {
   void retired() override;
 
  private:
+  using Port = SST::Interfaces::StandardMem;
   using Counter = SST::Statistics::Statistic<std::uint64_t>;
   using PerOperand = std::array<Counter*, model::kOperands>;
 
   void describe(SST::Params& params);
-  void fill_slot();
-  void answered(SST::Interfaces::StandardMem::Request* response) { memory_->answered(response); }
+  model::Hardware hardware_of(model::ParameterMap parameters);
+  void load_timing_model();
+  void load_memory();
+  void load_window();
+  void answered(Port::Request* response) { memory_->answered(response); }
+  void accessed(Port::Request* request) { window_->take(request); }
   void take(SST::Event* event);
-  void begin(const shmgemm_command& command);
   void register_statistics();
   void count_traffic(const model::GemmTiming& timing);
 
   unsigned index_ = 0;
   std::uint64_t requests_ = 0;
-  SST::Interfaces::StandardMem* slot_ = nullptr;
+  std::uint64_t mmio_base_ = 0;
+  std::vector<SST::SubComponent*> slots_;  // those that are filled
+  TimingModelSlot* timing_model_ = nullptr;
   std::unique_ptr<StandardMemory> memory_;
   SST::Link* commands_link_ = nullptr;
-  engine::OpTable link_ops_;
-  std::deque<shmgemm_command> link_backlog_;  // for which there was no room
+  InnerPort link_port_;
+  std::unique_ptr<CommandWindow> window_;
+  InnerPort window_port_;
   std::unique_ptr<model::Hardware> hardware_;
   std::uint64_t peak_macs_per_cycle_ = 0;
   std::uint64_t commands_ = 0;
   std::uint64_t rejects_ = 0;
   model::Cycle spent_ = 0;  // of all GEMMs
 
-  Counter *ops_, *gemms_, *macs_, *rejects_counter_;
+  Counter *ops_, *gemms_, *macs_, *rejects_counter_, *mmio_errors_;
   Counter *busy_, *fill_drain_, *memory_stall_, *dispatch_, *idle_;
   Counter *gemm_cycles_, *queue_depth_, *utilization_;
   std::array<PerOperand, model::kLevels> read_bytes_{};  // null where there is no such statistic

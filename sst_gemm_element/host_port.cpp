@@ -1,5 +1,7 @@
 #include "host_port.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <sst/core/output.h>
 #include <unistd.h>
 
@@ -15,6 +17,7 @@
 #include "gemm_device.h"
 #include "house.h"
 #include "model/supervision.h"
+#include "sst_version.h"
 
 namespace shmgemm::sst_element {
 namespace {
@@ -24,6 +27,15 @@ constexpr std::chrono::milliseconds kStopLimit{400};
 
 void set_state(shmgemm_peer* peer, std::uint32_t state) {
   __atomic_store_n(&peer->state, state, __ATOMIC_SEQ_CST);
+}
+
+// Two engines on one queue pair would each take a part of the commands.
+void refuse_second_engine(const shmgemm_peer& engine) {
+  const auto state = __atomic_load_n(&engine.state, __ATOMIC_SEQ_CST);
+  const auto pid = static_cast<pid_t>(engine.pid);
+  if (state != SHMGEMM_PEER_READY || pid <= 0 || pid == getpid() || kill(pid, 0) != 0) return;
+  throw std::invalid_argument("the region is served by process " + std::to_string(pid) +
+                              " already");
 }
 
 }  // namespace
@@ -36,8 +48,8 @@ HostPort::HostPort(SST::ComponentId_t id, SST::Params& params) : SST::Component(
     fail(getName() + " (shmgemm.HostPort)", model::current_exception_text());
   }
   self_ = configureSelfLink("tick", CycleTime::kTimeBase,
-                            new SST::Event::Handler<HostPort, &HostPort::drive>(this));
-  time_base_ = getTimeConverter(CycleTime::kTimeBase);
+                            new EventHandler<HostPort, &HostPort::drive>(this));
+  time_base_ = time_converter(getTimeConverter(CycleTime::kTimeBase));
   if (!settings_.has_host) return;  // whoever sends commands says when it is over
   registerAsPrimaryComponent();
   primaryComponentDoNotEndSim();
@@ -150,9 +162,12 @@ std::vector<engine::DeviceSetup> HostPort::devices() const {
 void HostPort::serve() {
   const std::vector<engine::DeviceSetup> setups = devices();
   if (settings_.has_host) {
-    region_ = settings_.by_session
-                  ? region::Region::attach(settings_.region_fd)
-                  : region::Region::serve_file(settings_.region, settings_.region_bytes);
+    if (settings_.by_session) {
+      region_ = region::Region::attach(settings_.region_fd);
+      refuse_second_engine(*region_->engine());
+    } else {
+      region_ = region::Region::serve_file(settings_.region, settings_.region_bytes);
+    }
     region_->engine()->pid = static_cast<std::uint32_t>(getpid());
     numbers_ = std::make_unique<compute::Engine>(settings_.threads);
   }
@@ -162,7 +177,7 @@ void HostPort::serve() {
   options.threads = numbers_ ? numbers_->threads() : 0;
   options.compute = [this](const compute::Gemm& gemm) { numbers_->run(gemm); };
   options.log = log();
-  options.last_cycle = std::min(engine::kLastCycle, time_->last());
+  options.last_cycle = last_cycle();
   options.returned = [](engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {
     House::ours().devices.at(op->command.device)->returned(op, status, timing);
   };
@@ -176,6 +191,10 @@ std::function<void(const std::string&)> HostPort::log() const {
 }
 
 void HostPort::start_control() {
+  if (settings_.by_session && fcntl(settings_.control_fd, F_GETFD) < 0) {
+    throw std::invalid_argument("control_fd = " + std::to_string(settings_.control_fd) +
+                                ": expected an open descriptor, as the session passes it");
+  }
   shmgemm_peer* const self = region_->engine();
   engine::ControlOptions options{settings_.by_session ? settings_.control_fd : -1,
                                  settings_.parent_pid, -1, nullptr};

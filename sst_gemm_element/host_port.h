@@ -12,6 +12,7 @@
 #include <sst/core/component.h>
 #include <sst/core/link.h>
 
+#include <algorithm>
 #include <functional>
 #include <future>
 #include <memory>
@@ -55,6 +56,7 @@ class HostPort final : public SST::Component {
   void printStatus(SST::Output& out) override;
 
   model::Cycle now() const { return events_.now(); }
+  model::Cycle last_cycle() const { return std::min(engine::kLastCycle, time_->last()); }
   // Runs a callback as an event of the devices, at the first cycle that SST's time has not passed;
   // `owner` as EventQueue has it: 0, or device + 1 where it calls the device's model.
   void post(std::function<void()> callback, std::uint32_t owner);

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.random  # now: a fork while another thread imports it would leave its lock held
 
 import shmgemm
-from shmgemm import abi
-from shmgemm.session import Session
+from shmgemm import abi, settings, sst
+from shmgemm.session import Session, default_engine_path
 
 FLOAT32 = int(abi.Dtype.FLOAT32)
 SMALL_REGION = "8MiB"
@@ -178,6 +178,13 @@ def open_small(**settings: Any) -> Session:
 
 def open_long(**settings: Any) -> Session:
     return open_small(**{"region": LONG_REGION} | settings)
+
+
+def sessions_engine() -> str:
+    """The program that `shmgemm.open()` starts as things are."""
+    if settings.resolve("engine", None) == "sst":
+        return sst.find().executable
+    return default_engine_path()
 
 
 PRELUDE = """

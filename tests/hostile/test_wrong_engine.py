@@ -20,6 +20,7 @@ from harness import (
     python,
     read_line,
     report,
+    sessions_engine,
     wait_for,
 )
 
@@ -154,7 +155,7 @@ def test_engine_that_dies_at_each_command(tmp_path: Path) -> None:
 
 def test_engine_that_garbles_header_and_rings(tmp_path: Path) -> None:
     """What the client needs it has copied: the next engine finds the region as it should be."""
-    path = fake_engine.install(tmp_path, "first", default_engine_path(), "garbles")
+    path = fake_engine.install(tmp_path, "first", sessions_engine(), "garbles")
     with open_small(engine_path=path) as session:
         matrix, _block = array(session.core, 8, 8)
         matrix[:] = 7.0

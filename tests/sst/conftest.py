@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
-import harness
+from nothing_left import leaves_nothing_behind  # noqa: F401
+from plain_sst import EXAMPLES, compile_element
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,18 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs sst-config"))
 
 
+@pytest.fixture(scope="session")
+def elements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example of a timing model and the tests' own element library."""
+    folder = tmp_path_factory.mktemp("elements")
+    compile_element(EXAMPLES / "fixed_rate.cpp", folder / "libfixed_rate.so")
+    compile_element(Path(__file__).parent / "element" / "probe.cpp", folder / "libprobe.so")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def sst_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine of every session that a test opens without naming one, also in a child process."""
     monkeypatch.setenv("SHMGEMM_ENGINE", "sst")
-
-
-@pytest.fixture(autouse=True)
-def leaves_nothing_behind(engine_processes: Callable[[], list[int]]) -> Iterator[None]:
-    before = set(engine_processes())
-    files = set(os.listdir("/dev/shm"))
-    yield
-    gc.collect()
-    harness.wait_for(lambda: set(engine_processes()) <= before, "every engine has ended")
-    harness.wait_for(lambda: not harness.zombies(), f"zombies {harness.zombies()} collected")
-    assert set(os.listdir("/dev/shm")) <= files

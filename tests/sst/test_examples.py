@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from plain_sst import EXAMPLES, command, has_memory_hierarchy, play, statistics
 
 import shmgemm
 from shmgemm import sst
 
-EXAMPLES = Path(__file__).parents[2] / "sst_gemm_element" / "examples"
 DEVICE_CYCLES = ("busy", "fill_drain", "memory_stall", "dispatch", "idle")
-
-
-def play(config: Path, folder: Path, *words: str, status: int = 0) -> str:
-    """What `sst` prints; its csv lies in `folder`."""
-    command = [sst.find().executable, f"--add-lib-path={sst.library_folder()}", str(config)]
-    command += ["--", *words] if words else []
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert (done.returncode == 0) == (status == 0), done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def statistics(path: Path) -> dict[str, dict[str, int]]:
-    """Sums: component -> statistic -> value."""
-    result: dict[str, dict[str, int]] = {}
-    with path.open() as lines:
-        for row in csv.DictReader(lines, skipinitialspace=True):
-            of = result.setdefault(row["ComponentName"], {})
-            of[row["StatisticName"]] = int(float(row["Sum.u64"]))
-    return result
 
 
 def shapes() -> list[tuple[int, int, int]]:
@@ -87,11 +67,6 @@ def test_four_devices_each_take_their_models_cycles(tmp_path: Path) -> None:
         assert device["gemm_cycles"] == cycles_of({"model": model, "clock": "1GHz"}), model
         totals.add(sum(device[f"{name}_cycles"] for name in DEVICE_CYCLES))
     assert len(totals) == 1, "every device has seen the same time"
-
-
-def has_memory_hierarchy() -> bool:
-    program = Path(sst.find().executable).with_name("sst-info")
-    return "memHierarchy" in subprocess.run([program], capture_output=True, text=True).stdout
 
 
 def test_memory_of_the_simulation(tmp_path: Path) -> None:
@@ -156,9 +131,8 @@ def test_port_and_device_share_a_thread_and_others_need_not(tmp_path: Path) -> N
     def run(**threads: int) -> subprocess.CompletedProcess[str]:
         places = "".join(f"{name}.setRank(0, {thread})\n" for name, thread in threads.items())
         config.write_text(TWO_THREADS + places)
-        command = [sst.find().executable, f"--add-lib-path={sst.library_folder()}", "-n", "2"]
-        command += ["--partitioner=self", str(config)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        line = command(config, "-n", "2", "--partitioner=self")
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     apart = run(port=0, device=1, source=0)
     assert apart.returncode != 0

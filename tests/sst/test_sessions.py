@@ -43,11 +43,16 @@ def talking_sst(folder: Path) -> tuple[str, Path]:
     return str(script), output
 
 
-def test_twenty_starts_and_stops_leave_nothing(engine_processes: Callable[[], list[int]]) -> None:
+STARTS = int(os.environ.get("SHMGEMM_TEST_STARTS", "100"))
+
+
+def test_a_hundred_starts_and_stops_leave_nothing(
+    engine_processes: Callable[[], list[int]],
+) -> None:
     open_small().close()
     gc.collect()
     descriptors = len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
+    for _ in range(STARTS):
         with open_small() as session:
             pid = session.core.engine_pid
             assert session.core.noop().status == 0
@@ -225,6 +230,17 @@ def test_hardware_that_cannot_be_is_refused_with_its_name(tmp_path: Path) -> Non
             'sst.Component("a", "shmgemm.GemmDevice").addParams({"model": "none_such"})',
             "none_such",
         ),
+        (
+            'sst.Component("host", "shmgemm.HostPort").addParam("control_fd", 999)\n'
+            'sst.Component("a", "shmgemm.GemmDevice")',
+            r"exit status",
+        ),
+        (
+            'sst.Component("host", "shmgemm.HostPort")\n'
+            'device = sst.Component("a", "shmgemm.GemmDevice")\n'
+            'device.setSubComponent("memory", "shmgemm.CommandSource")',
+            'its slot "memory" is no SST::Interfaces::StandardMem',
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be(tmp_path: Path, lines: str, message: str) -> None:
@@ -299,8 +315,80 @@ def test_no_sst_no_element_and_another_version(
         with pytest.raises(Unsupported, match="no sst-config on PATH: install SST"):
             open_small()
     monkeypatch.setattr(sst, "LIBRARY", "libmissing.so")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*written for SST 15 and 16"):
+            open_small()
     with pytest.raises(Unsupported, match=r"built before SST was there.*install shmgemm again"):
         open_small()
+
+
+def plain(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """What `sst` says to a configuration without a session."""
+    config = folder / "plain.py"
+    config.write_text(text)
+    line = [sst.find().executable, *options, str(config)]
+    return subprocess.run(
+        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+
+
+DEVICE = 'import sst\nsst.Component("d", "shmgemm.GemmDevice")\n'
+
+
+def test_an_element_that_is_not_found(tmp_path: Path) -> None:
+    done = plain(tmp_path, DEVICE)
+    assert done.returncode != 0
+    assert "shmgemm.GemmDevice" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("", "no shmgemm.HostPort is on this rank and thread"),
+        ('sst.Component("host", "shmgemm.HostPort")\n', "host: region "),
+        (
+            'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 0)\n',
+            "host: region file of 0 bytes: at least 4 MiB",
+        ),
+    ],
+)
+def test_a_device_without_its_region_or_port(tmp_path: Path, host: str, message: str) -> None:
+    done = plain(tmp_path, DEVICE + host, f"--add-lib-path={sst.library_folder()}")
+    assert done.returncode > 0, "an error, no crash"
+    assert re.search(message, done.stderr), done.stderr
+
+
+def test_a_region_that_was_cut_short(tmp_path: Path) -> None:
+    region = tmp_path / "region"
+    region.write_bytes(b"SHMGEMM1" + bytes(4088))
+    config = tmp_path / "plain.py"
+    config.write_text(DEVICE + 'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 0)')
+    line = [sst.find().executable, f"--add-lib-path={sst.library_folder()}", str(config)]
+    with region.open("rb") as standard_input:
+        done = subprocess.run(
+            line, stdin=standard_input, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode > 0
+    assert re.search("host: .*region", done.stderr), done.stderr
+
+
+def test_two_sessions_cannot_share_a_queue_pair(tmp_path: Path) -> None:
+    """A second process on the region of a session that is served: the session keeps its engine."""
+    with open_small() as session:
+        assert product_is_right(session)
+        descriptor = f"/proc/{session.core.engine_pid}/fd/3"
+        config = tmp_path / "plain.py"
+        config.write_text(
+            DEVICE + 'sst.Component("host", "shmgemm.HostPort").addParam("region_fd", 0)'
+        )
+        line = [sst.find().executable, f"--add-lib-path={sst.library_folder()}", str(config)]
+        with open(descriptor, "r+b") as region:
+            done = subprocess.run(line, stdin=region, capture_output=True, text=True, timeout=60)
+        assert done.returncode > 0, done.stderr
+        assert re.search("host: .*served by process", done.stderr), done.stderr
+        assert product_is_right(session)
+        assert session.stats()["engine_starts"] == 1
 
 
 def test_region_is_the_sessions(tmp_path: Path) -> None:

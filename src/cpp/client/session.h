@@ -77,8 +77,8 @@ struct SessionOptions {
   std::uint64_t guest_arena_bytes = 0;  // of them, kept for a device server in a guest
   std::string link_path;                // where the engine takes links; empty: nowhere
   std::uint32_t devices = 1;
-  std::uint32_t threads = 0;            // of the engine; 0: as many as CPUs
-  double timeout_s = 5.0;               // without a heartbeat
+  std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
+  double timeout_s = 5.0;     // without a heartbeat
   // Boots a guest with this region, or finds it booted; returns its device server's HOST:PORT.
   // Null: commands go to the engine directly.
   std::function<std::string(int region_fd)> guest;

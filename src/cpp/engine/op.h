@@ -55,6 +55,7 @@ class OpTable {
 
   bool empty() const { return in_flight_ == 0; }
   bool full() const { return in_flight_ == kOps; }
+  bool owns(const Op* op) const { return op >= ops_.data() && op < ops_.data() + kOps; }
 
   Op* find(std::uint32_t id_low) const {
     for (Op* op = by_id_[id_low % kOps]; op != nullptr; op = op->next_by_id) {

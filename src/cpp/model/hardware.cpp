@@ -45,6 +45,14 @@ Parameters check(const ModelInfo& model, const ParameterMap& given) {
   return Parameters(table_of(model), given);
 }
 
+Parameters check_unregistered(const ModelInfo& model, const ParameterMap& given) {
+  std::vector<Parameter> table;
+  for (const Parameter& parameter : table_of(model)) {
+    if (parameter.name != "model") table.push_back(parameter);
+  }
+  return Parameters(table, given);
+}
+
 }  // namespace
 
 std::vector<Parameter> device_parameters() {
@@ -60,6 +68,12 @@ Hardware::Hardware(const ParameterMap& given)
     : model_(find_model(model_name(given))), parameters_(check(model_, given)) {
   EventQueue unused;
   create_model(unused, nullptr);  // throws where parameters are legal alone but not together
+}
+
+Hardware::Hardware(const ModelInfo& model, const ParameterMap& given)
+    : model_(model), parameters_(check_unregistered(model, given)) {
+  EventQueue unused;
+  create_model(unused, nullptr);
 }
 
 std::unique_ptr<TimingModel> Hardware::create_model(Scheduler& scheduler, Memory* memory) const {

@@ -14,6 +14,8 @@ class Hardware {
  public:
   // Throws ParameterError. Without "model" it is "systolic".
   explicit Hardware(const ParameterMap& given);
+  // Of a model that is not registered: "model" is no parameter then, its name is `model.name`.
+  Hardware(const ModelInfo& model, const ParameterMap& given);
 
   const ModelInfo& model() const { return model_; }
   std::uint64_t clock_hz() const { return parameters_.count("clock"); }

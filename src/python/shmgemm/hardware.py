@@ -127,6 +127,12 @@ def load(
     )
 
 
+def with_foreign_model(hardware: Hardware, model: str) -> Hardware:
+    """The same clock, and a model of which no more than its name is known here."""
+    parameters = {"model": model, "clock": hardware.parameters["clock"]}
+    return Hardware(model, parameters, None, _digest(parameters), clock_hz=hardware.clock_hz)
+
+
 def _describe(hardware: str | Path | Mapping[str, Any], place: str) -> _Description:
     if isinstance(hardware, Mapping):
         custom = "hardware 'custom'"

@@ -302,8 +302,13 @@ def connect(
 
 
 def _check_served(session: Session, who: str) -> None:
-    """Whether the devices of an engine that we did not describe are those we speak of."""
+    """Whether the devices of an engine that we did not describe are those we speak of.
+
+    A model that a SubComponent brings is known to SST alone; what stays to compare is the clock.
+    """
     info = session.core.info()
+    if "." in info["model"] and info["model"] not in {model.name for model in _core.models()}:
+        session.hardware = _hardware.with_foreign_model(session.hardware, info["model"])
     for name, wanted in (
         ("devices", session.devices),
         ("model", session.hardware.model),

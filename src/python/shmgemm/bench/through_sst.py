@@ -1,4 +1,4 @@
-"""`shmgemm bench latency --engine sst`: what SST costs, beside the embedded engine in turns."""
+"""`shmgemm bench latency|gemm --engine sst`: what SST costs, beside the embedded engine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from pathlib import Path
 from .harness import Row, measure, progress, specs
 
 _ROUNDS = 5
+_PRODUCTS = {"float32_64": 500, "float32_256": 100, "float32_1024": 10}  # samples of a round
 
 
-def run(quick: bool = False) -> list[Row]:
+def latency(quick: bool = False) -> list[Row]:
     """All rows of [sst] in goals.toml."""
     rounds = 1 if quick else _ROUNDS
     return [
         *_commands(rounds, 20 if quick else 1),
-        _product(rounds, 2 if quick else 10),
+        *gemm(quick),
         _timing(rounds, 100 if quick else 2000),
         *_idle(0.5 if quick else 10.0),
     ]
+
+
+def gemm(quick: bool = False) -> list[Row]:
+    """The products among the rows of [sst]."""
+    rounds = 1 if quick else _ROUNDS
+    return [_product(key, rounds, 2 if quick else samples) for key, samples in _PRODUCTS.items()]
 
 
 def _both(subject: str, rounds: int, **options: int) -> tuple[float, float]:
@@ -38,19 +45,20 @@ def _both(subject: str, rounds: int, **options: int) -> tuple[float, float]:
 
 def _commands(rounds: int, less: int) -> Iterator[Row]:
     rows = specs("sst")
-    progress(f"latency: {rows['noop_hot'].name}")
+    progress(f"through SST: {rows['noop_hot'].name}")
     ours, embedded = _both("noop-hot", rounds, samples=20000 // less)
     yield rows["noop_hot"].row(ours, None, embedded)
     yield rows["noop_above_embedded"].row(ours - embedded)
-    progress(f"latency: {rows['commands_16'].name}")
+    progress(f"through SST: {rows['commands_16'].name}")
     ours, embedded = _both("commands", rounds, samples=100000 // less, depth=16)
     yield rows["commands_16"].row(ours, None, embedded)
 
 
-def _product(rounds: int, samples: int) -> Row:
-    row = specs("sst")["float32_1024"]
-    progress(f"latency: {row.name}")
-    ours, embedded = _both("product", rounds, samples=samples, m=1024, n=1024, k=1024)
+def _product(key: str, rounds: int, samples: int) -> Row:
+    row = specs("sst")[key]
+    progress(f"through SST: {row.name}")
+    size = int(key.rpartition("_")[2])
+    ours, embedded = _both("product", rounds, samples=samples, m=size, n=size, k=size)
     return row.row(ours / 1e3, None, embedded / 1e3)
 
 
@@ -71,7 +79,7 @@ def _timing(rounds: int, products: int) -> Row:
     from .. import _core, hardware, sst
 
     row = specs("sst")["timing_tpu_v3"]
-    progress(f"latency: {row.name}")
+    progress(f"through SST: {row.name}")
     parameters = hardware.load("tpu_v3").parameters
     cycles = _core.simulate_gemm(parameters, 1024, 1024, 1024)["cycles"]
     rates = []
@@ -100,7 +108,7 @@ def _idle(seconds: float) -> Iterator[Row]:
     from .latency import _cpu_ns
 
     rows = specs("sst")
-    progress("latency: sst doing nothing")
+    progress("through SST: doing nothing")
     with shmgemm.open(engine="sst", strict=True) as session:
         session.core.noop()
         time.sleep(0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -34,20 +35,27 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--engine",
         choices=("embedded", "sst"),
         default="embedded",
-        help="sst, with latency: commands and products through SST beside the embedded engine's",
+        help="sst, with latency and gemm: through SST beside the embedded engine",
     )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    bench = args.what
-    if args.engine == "sst":
-        if bench != "latency":
-            raise ValueError(f"bench {bench} --engine sst: there is none, only bench latency's")
-        bench = "through_sst"
-    rows: list[harness.Row] = import_module(f"..bench.{bench}", __package__).run(args.quick)
+    rows = _bench(args.what, args.engine)(args.quick)
     print(harness.to_json(rows) if args.json else harness.table(rows))
     missed = [row for row in rows if row.met is False]
     for row in missed:
         print(f"missed: {row.name}: {row.goal}", file=sys.stderr)
     return 1 if args.check and missed else 0
+
+
+def _bench(what: str, engine: str) -> Callable[[bool], list[harness.Row]]:
+    if engine == "embedded":
+        run: Callable[[bool], list[harness.Row]] = import_module(f"..bench.{what}", __package__).run
+        return run
+    from ..bench import through_sst
+
+    found = {"latency": through_sst.latency, "gemm": through_sst.gemm}
+    if what not in found:
+        raise ValueError(f"bench {what} --engine sst: there is none, only {' and '.join(found)}")
+    return found[what]

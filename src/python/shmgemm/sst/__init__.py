@@ -16,6 +16,7 @@ from ..errors import Unsupported
 from ..hardware import Hardware
 
 LIBRARY = "libshmgemm.so"
+SUPPORTED = ("15", "16")  # major versions that the element is written for
 _FOLDER = Path(__file__).parent
 _NO_SST = "no sst-config on PATH: install SST (sst-simulator.org) and put its bin/ on PATH"
 _REBUILD = "install shmgemm again from source (pip install --force-reinstall --no-deps .)"
@@ -76,6 +77,12 @@ def library_folder() -> Path:
         return _FOLDER
     if shutil.which("sst-config") is None:
         raise Unsupported(f"{_NO_SST}, then {_REBUILD}")
+    installed = find()
+    if installed.major not in SUPPORTED:
+        raise Unsupported(
+            f"SST {installed.version} is on PATH; the element {LIBRARY} is written for SST"
+            f" {' and '.join(SUPPORTED)}: put one of these on PATH, then {_REBUILD}"
+        )
     raise Unsupported(
         f"this shmgemm was built before SST was there, so it has no {LIBRARY}: {_REBUILD}"
     )
