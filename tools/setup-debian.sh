@@ -28,6 +28,7 @@ if [ "${1:-}" = --test ]; then
   need clang command -v clang++
   need libclang-rt-14-dev clang_fuzzes
   need verilator command -v verilator
+  need ccache command -v ccache
   # The guest path: QEMU, and what `shmgemm guest build` compiles with.
   need qemu-system-misc command -v qemu-system-riscv64
   need gcc-riscv64-linux-gnu command -v riscv64-linux-gnu-gcc

@@ -6,6 +6,7 @@
 # pip's whole output goes to .venv/pip.log; its headlines are shown, since this can take minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/environment.sh
 # An exact torch: a bare `torch` resolves to the build with several gigabytes of CUDA libraries.
 torch=torch==2.13.0
 

@@ -4,6 +4,7 @@
 # skipped and why, and how long each step took.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. tools/environment.sh
 export PATH=$PWD/.venv/bin:$PATH
 jobs=$(nproc)
 fuzz_seconds=${SHMGEMM_FUZZ_SECONDS:-60}

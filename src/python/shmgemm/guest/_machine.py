@@ -207,7 +207,7 @@ class Guest:
         options += ["-m", f"{self._memory_mib}M", "-display", "none", "-monitor", "none"]
         options += ["-serial", f"file:{_quoted(self.console_path)}", "-nodefaults"]
         options += ["-kernel", str(self.image.kernel), "-initrd", str(self._folder / "initramfs")]
-        options += ["-append", "console=ttyS0"]
+        options += ["-append", "console=hvc0"]
         forward = f"hostfwd=tcp:127.0.0.1:{self.port}-:{SERVER_PORT}"
         forward += f",hostfwd=tcp:127.0.0.1:{self._agent_port}-:{_agent.GUEST_PORT}"
         options += [
