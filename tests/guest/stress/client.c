@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -59,6 +61,22 @@ bool client_poll(struct client* client, short events, int timeout_ms) {
   struct pollfd wait = {client->fd, events, 0};
   atomic_fetch_add(&calls, 1);
   return poll(&wait, 1, timeout_ms) == 1 && (wait.revents & events);
+}
+
+static __thread sigjmp_buf after_sigbus;
+
+static void on_sigbus(int signal) {
+  (void)signal;
+  siglongjmp(after_sigbus, 1);
+}
+
+/* Its page may have gone with the region's PCI function: the access then ends in SIGBUS. */
+bool client_can_touch(volatile uint8_t* byte) {
+  struct sigaction action = {.sa_handler = on_sigbus, .sa_flags = SA_NODEFER};
+  sigaction(SIGBUS, &action, NULL);
+  if (sigsetjmp(after_sigbus, 1)) return false;
+  (void)*byte;
+  return true;
 }
 
 static bool is_wrong_answer(uint32_t how) { return how == BAD_STATUS || how == OLD_GENERATION; }

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -142,26 +141,6 @@ void test_unbind(unsigned count) {
   }
 }
 
-static sigjmp_buf after_sigbus;
-static void on_sigbus(int signal) {
-  (void)signal;
-  siglongjmp(after_sigbus, 1);
-}
-
-/* In a process of its own: its SIGBUS is not that of the threads. */
-static bool can_touch(volatile uint8_t* byte) {
-  int status;
-  pid_t child = fork();
-  if (child == 0) {
-    signal(SIGBUS, on_sigbus);
-    if (sigsetjmp(after_sigbus, 1)) _exit(1);
-    (void)*byte;
-    _exit(0);
-  }
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 static bool region_is_mapped(struct client* client, bool expected) {
   for (unsigned waited = 0; waited < 20000; waited += 10) {
     struct virtio_sst_info info = {0};
@@ -180,15 +159,15 @@ void test_unbind_region(unsigned count) {
     if (!client_open(&client, 0x8000 + i, 0) || !find_bound(region_driver, "0000:", name)) return;
     CHECK(region_is_mapped(&client, true), "no region");
     uint8_t* mapped = mmap(NULL, 65536, PROT_READ, MAP_SHARED, client.fd, HEAP_BEGIN);
-    CHECK(mapped != MAP_FAILED && can_touch(mapped), "the region cannot be read");
+    CHECK(mapped != MAP_FAILED && client_can_touch(mapped), "the region cannot be read");
     tell_driver(region_driver, "unbind", name);
-    CHECK(!can_touch(mapped), "pages of a region that is gone");
+    CHECK(!client_can_touch(mapped), "pages of a region that is gone");
     CHECK(region_is_mapped(&client, false), "INFO still tells of a region");
     void* again = mmap(NULL, 4096, PROT_READ, MAP_SHARED, client.fd, 0);
     CHECK(again == MAP_FAILED && errno == ENXIO, "mmap without a region: %s", strerror(errno));
     tell_driver(region_driver, "bind", name);
     CHECK(region_is_mapped(&client, true), "the region does not come back");
-    CHECK(!can_touch(mapped), "an old mapping came back");
+    CHECK(!client_can_touch(mapped), "an old mapping came back");
     munmap(mapped, 65536);
     client_close(&client);
   }

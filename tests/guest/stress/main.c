@@ -11,7 +11,7 @@ atomic_ulong calls, answers, failures;
 /* Blocks that were freed a moment ago may look like leaks once: what stays is one. */
 static void scan_for_leaks(void) {
   static const char leaks[] = "/sys/kernel/debug/kmemleak";
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 2; i++) {
     machine_sleep_ms(6000); /* kmemleak ignores what is younger than 5 s */
     machine_write(leaks, "scan");
   }

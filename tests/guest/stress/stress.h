@@ -57,6 +57,7 @@ long client_read(struct client* client, void* to, size_t bytes);
 /* Checks completions that were read; `count` of them. */
 void client_check(struct client* client, const struct shmgemm_completion* completions, long count);
 bool client_poll(struct client* client, short events, int timeout_ms);
+bool client_can_touch(volatile uint8_t* byte); /* of a mapping */
 
 /* --- the tests -------------------------------------------------------------------------------- */
 
