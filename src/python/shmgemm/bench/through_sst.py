@@ -21,7 +21,7 @@ def latency(quick: bool = False) -> list[Row]:
     return [
         *_commands(rounds, 20 if quick else 1),
         *gemm(quick),
-        _timing(rounds, 100 if quick else 2000),
+        _timing(rounds, 2000 if quick else 20000),
         *_idle(0.5 if quick else 10.0),
     ]
 
