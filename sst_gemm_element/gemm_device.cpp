@@ -108,7 +108,8 @@ model::Hardware GemmDevice::hardware_of(model::ParameterMap parameters) {
   const auto create = [slot = timing_model_, clock_hz](const model::ModelContext& context) {
     return slot->create({context.scheduler, context.memory, clock_hz});
   };
-  return {{timing_model_->getType(), "in the slot timing_model", {}, create}, parameters};
+  return model::Hardware::of_unregistered(
+      {timing_model_->getType(), "in the slot timing_model", {}, create}, parameters);
 }
 
 void GemmDevice::load_timing_model() {

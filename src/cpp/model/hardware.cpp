@@ -2,6 +2,7 @@
 #include "model/hardware.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/event_queue.h"
@@ -64,16 +65,17 @@ std::vector<Parameter> device_parameters() {
   };
 }
 
-Hardware::Hardware(const ParameterMap& given)
-    : model_(find_model(model_name(given))), parameters_(check(model_, given)) {
+Hardware::Hardware(ModelInfo model, Parameters parameters)
+    : model_(std::move(model)), parameters_(std::move(parameters)) {
   EventQueue unused;
   create_model(unused, nullptr);  // throws where parameters are legal alone but not together
 }
 
-Hardware::Hardware(const ModelInfo& model, const ParameterMap& given)
-    : model_(model), parameters_(check_unregistered(model, given)) {
-  EventQueue unused;
-  create_model(unused, nullptr);
+Hardware::Hardware(const ParameterMap& given)
+    : Hardware(find_model(model_name(given)), check(find_model(model_name(given)), given)) {}
+
+Hardware Hardware::of_unregistered(const ModelInfo& model, const ParameterMap& given) {
+  return {model, check_unregistered(model, given)};
 }
 
 std::unique_ptr<TimingModel> Hardware::create_model(Scheduler& scheduler, Memory* memory) const {

@@ -15,7 +15,7 @@ class Hardware {
   // Throws ParameterError. Without "model" it is "systolic".
   explicit Hardware(const ParameterMap& given);
   // Of a model that is not registered: "model" is no parameter then, its name is `model.name`.
-  Hardware(const ModelInfo& model, const ParameterMap& given);
+  static Hardware of_unregistered(const ModelInfo& model, const ParameterMap& given);
 
   const ModelInfo& model() const { return model_; }
   std::uint64_t clock_hz() const { return parameters_.count("clock"); }
@@ -25,6 +25,8 @@ class Hardware {
   std::unique_ptr<TimingModel> create_model(Scheduler& scheduler, Memory* memory) const;
 
  private:
+  Hardware(ModelInfo model, Parameters parameters);
+
   ModelInfo model_;
   Parameters parameters_;
 };
