@@ -107,6 +107,7 @@ class SessionImpl {
  private:
   static std::shared_ptr<client::Heap> heap_for(const SessionOptions& options);
   void start();
+  void start_once();
   void end_generation();
   void start_pool();
   void start_engine();
@@ -169,8 +170,21 @@ void SessionImpl::end_generation() {
   engine_.reset();
 }
 
-// A fresh generation: an engine where the session has its own, then the way to it.
+// A guest that is going down has closed its connection before it has ended: then it is tried again.
 void SessionImpl::start() {
+  const Channel::Deadline deadline = deadline_after(kDeviceLimitS);
+  for (;;) {
+    try {
+      return start_once();
+    } catch (const DeviceLost&) {
+      if (!options_.guest || region::Clock::now() >= deadline) throw;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
+// A fresh generation: an engine where the session has its own, then the way to it.
+void SessionImpl::start_once() {
   end_generation();
   if (!options_.server.empty() && options_.region_path.empty()) return start_pool();
   if (options_.server.empty()) start_engine();

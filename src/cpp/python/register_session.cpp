@@ -46,7 +46,7 @@ std::function<std::string(int)> guest_starter(const py::object& guest) {
       return (*held)(region_fd).cast<std::string>();
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_KeyboardInterrupt)) {
-        throw DeviceLost(std::string("no guest: ") + error.what());
+        throw DeviceLost("no guest: " + py::str(error.value()).cast<std::string>());
       }
       error.restore();
       throw Interrupted("interrupted while the guest started");
