@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core, plugins, settings, sst
 from . import hardware as _hardware
+from .errors import Unsupported
 
 if TYPE_CHECKING:
     from ._guest_path import GuestPath
@@ -273,6 +274,8 @@ def connect(
         RegionFull: every arena of the region is leased.
         ProtocolError: the region's file is none of ours.
     """
+    if not server:
+        raise Unsupported("device server '': expected HOST:PORT, such as 127.0.0.1:9999")
     former = current_or_none()
     arguments = {
         "hardware": hardware,

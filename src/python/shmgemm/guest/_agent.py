@@ -127,9 +127,10 @@ def run(
     with Call(port, token, words, timeout_s) as call:
 
         def feed() -> None:
-            for at in range(0, len(content), _PIECE_BYTES):
-                call.send(content[at : at + _PIECE_BYTES])
-            call.send(b"")
+            with contextlib.suppress(OSError):  # a command may end before it has read everything
+                for at in range(0, len(content), _PIECE_BYTES):
+                    call.send(content[at : at + _PIECE_BYTES])
+                call.send(b"")
 
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
