@@ -126,3 +126,20 @@ def test_every_folder_of_the_map_exists() -> None:
     folders = [name for name in cells("architecture.md") if name.endswith("/")]
     assert len(folders) >= 10
     assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_every_text_of_the_troubleshooting_page_is_in_the_sources() -> None:
+    """In pieces, as programs put them together: around names, values and what the system says."""
+    suffixes = (".py", ".cpp", ".c", ".h")
+    folders = ("src", "guest", "kernel_module", "qemu_device")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
+    sources = "".join(file.read_text(encoding="utf-8") for file in files if file.suffix in suffixes)
+    sources = re.sub(r'"\s*f?"', "", sources)  # a string in several pieces
+    told_by_others = {"Connection refused", "No such file or directory", "status 5"}
+    rows = [line for line in text("troubleshooting.md").splitlines() if line.startswith("| `")]
+    assert len(rows) >= 50
+    for row in rows:
+        told = row.split("`")[1]
+        pieces = re.split(r"…|: | \(|\)|/dev/sst0|qemu-system-riscv64|riscv64-linux-gnu-", told)
+        unknown = {piece.strip(" :") for piece in pieces} - told_by_others
+        assert not [piece for piece in unknown if piece not in sources], told

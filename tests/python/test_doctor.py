@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from shmgemm.cli import doctor, main
+from shmgemm.guest import _cache, _debian, _kernel, _programs
+from shmgemm.guest._progress import Progress
 
 
 def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
@@ -68,6 +75,120 @@ def test_programs_on_the_path_are_asked_for_their_version(
     # Whatever this package's element was built for, it was not that.
     assert found["SST"]["text"].startswith("1.2.3, ")
     assert not found["SST"]["ok"] and "for --engine sst" in found["SST"]["advice"]
+
+
+def test_what_a_guest_needs_is_looked_for_and_nothing_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_kernel, "TARBALL", tmp_path / "linux.tar.xz")
+    monkeypatch.setattr(_debian, "BUILD", {"bc": "/bin/sh", "flex": str(tmp_path / "flex")})
+    assert main(["doctor", "--json"]) == 0
+    found = findings(capsys)
+    guest = ("QEMU", "cross gcc", "kernel source", "guest tools", "guest image", "QEMU plug-in")
+    assert not any(found[name]["ok"] or found[name]["required"] for name in guest[1:])
+    assert found["cross gcc"]["text"] == "no riscv64-linux-gnu-gcc on PATH"
+    assert found["kernel source"]["text"] == f"no {tmp_path / 'linux.tar.xz'}"
+    assert str(found["guest tools"]["text"]).endswith("flex")
+    assert str(found["guest tools"]["advice"]).endswith(" flex")
+    assert "shmgemm guest build" in str(found["guest image"]["advice"])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_built_for_a_guest_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(_debian, "source_version", lambda package: "1.0")
+    assert doctor._doctor_guest._plugin().text == "virtio-sst-plugin is not built"
+    plugin = _programs.plugin
+    monkeypatch.setattr(_programs, "qemu_headers", lambda progress: (tmp_path, tmp_path))
+    monkeypatch.setattr(_cache, "run", lambda *words, **options: "")
+    made = plugin(Progress(show=False)).parent
+    finding = doctor._doctor_guest._plugin()
+    assert (finding.ok, finding.text) == (True, f"{made.name} in {tmp_path / 'shmgemm'}")
+
+
+class PretendedGuest:
+    """A session's guest, and the session: what doctor asks both for."""
+
+    pid = 7
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self.guest = self
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._answer = json.dumps(status).encode()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, self._listener:
+            assert connection.recv(9) == struct.pack(">IIB", 0xDEADBEEF, 0, 17)
+            connection.sendall(struct.pack(">I", len(self._answer)) + self._answer)
+
+    def stats(self) -> dict[str, int]:
+        return {"commands": 2}
+
+    def exec(self, words: list[str]) -> tuple[int, str]:
+        assert words == ["sstctl", "info"]
+        return (
+            0,
+            "driver           ABI 1.0, device 0, interrupts: MSI-X\nregion           4 bytes\n",
+        )
+
+    def close(self) -> None:
+        self._thread.join()
+
+
+STATUS = {
+    "state": "device",
+    "reason": "",
+    "counters": {"commands": 5, "matrix_bytes": 0},
+    "driver": {"commands": 6},
+    "virtio_device": {"commands": 6},
+    "info": {"engine": "embedded", "model": "systolic", "link_commands": 6},
+}
+
+
+def told(status: dict[str, Any]) -> list[doctor.Party]:
+    pretended = PretendedGuest(status)
+    parties = doctor._doctor_guest.parties(cast(Any, pretended))
+    pretended.close()
+    return parties
+
+
+def test_every_party_of_a_guest_has_a_line() -> None:
+    parties = told(STATUS)
+    assert all(party.ok for party in parties)
+    assert [party.name for party in parties] == [
+        *("client", "device server", "driver", "QEMU's device", "engine")
+    ]
+    assert parties[2].text == "/dev/sst0, ABI 1.0, device 0, interrupts: MSI-X: 6 commands"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "party"),
+    [
+        ({"state": "cpu", "reason": "no engine"}, 1),
+        ({"counters": {"commands": 5, "matrix_bytes": 8}}, 1),
+        ({"driver": {"commands": 1}}, 2),
+        ({"virtio_device": None}, 3),
+        ({"info": None}, 4),
+    ],
+)
+def test_a_party_that_saw_no_command_is_wrong(wrong: dict[str, Any], party: int) -> None:
+    parties = told(STATUS | wrong)
+    assert [index for index, one in enumerate(parties) if not one.ok] == [party]
+
+
+def test_bits_and_cycles_must_be_the_direct_paths() -> None:
+    through = doctor.Trial("x", 0.0, 10, "abc", True)
+    assert through.against(through).ok
+    assert not through.against(replace(through, cycles=11)).ok
+    assert not through.against(replace(through, digest="abd")).ok
 
 
 def test_an_engine_that_does_not_start_is_found_out(

@@ -1,6 +1,9 @@
-"""A client of the older wire protocol, written from its description alone: ops 0 GEMM and 1 LINEAR.
+"""A client of the older wire protocol: ops 0 GEMM and 1 LINEAR.
 
-It knows nothing of shmgemm, so that it stands for programs written before it.
+It knows nothing of shmgemm, so that it stands for programs written before it. Fields and sizes are
+those of the protocol's description. The description leaves the framing open; that the header's
+payload is the JSON alone, and that the matrices follow outside of it, was settled by reading the
+protocol's public predecessor.
 """
 
 from __future__ import annotations

@@ -212,6 +212,13 @@ def test_nobody_listens() -> None:
         shmgemm.connect("127.0.0.1:1", hardware=PRESET)
 
 
+def test_no_engine_behind_the_server(engine: Engine, server: Server) -> None:
+    engine.kill()
+    server.wait_for("no device answers", 1)
+    with pytest.raises(errors.DeviceLost, match="no device behind this connection"):
+        shmgemm.connect(f"127.0.0.1:{server.port}", engine.region, PRESET)
+
+
 def test_another_hardware_than_the_engines(engine: Engine, server: Server) -> None:
     with pytest.raises(ValueError, match=r"clock_hz|model"):
         shmgemm.connect(f"127.0.0.1:{server.port}", engine.region, "tpu_v3")

@@ -26,7 +26,8 @@ using client::Channel;
 
 // A product that keeps the engine busy for longer than anyone should spin.
 constexpr std::uint64_t kLongMacs = 4'000'000;
-constexpr double kDeviceLimitS = 5;  // for a device to find a new engine
+constexpr double kDeviceLimitS = 5;              // for a device to find a new engine
+constexpr std::chrono::seconds kAnswerGrace{1};  // for its last answer, which says why not
 
 Channel::Deadline deadline_after(double seconds) {
   if (seconds <= 0) return Channel::kNoDeadline;
@@ -228,12 +229,13 @@ std::unique_ptr<client::ServerPort> SessionImpl::connect_server() {
 
 // The device in the guest connects to a new engine by itself, in a moment.
 void SessionImpl::await_device(Channel::Deadline deadline) {
+  const Channel::Deadline answered = deadline + kAnswerGrace;
   for (;;) {
     shmgemm_command command{};
     command.op = SHMGEMM_OP_NOOP;
     command.flags = SHMGEMM_FLAG_FLUSH;
     const shmgemm_completion completion =
-        channel_.wait(channel_.submit(command, false, deadline), deadline, region::Expect::kShort);
+        channel_.wait(channel_.submit(command, false, answered), answered, region::Expect::kShort);
     if (completion.status == SHMGEMM_STATUS_OK) return;
     if (region::Clock::now() >= deadline) {
       throw DeviceLost(std::string("the device server has no device: ") +

@@ -118,7 +118,8 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"engine pid {self.core.engine_pid}"
+        pid = self.core.engine_pid
+        state = "closed" if self.closed else f"engine pid {pid}" if pid else "connected"
         return f"<shmgemm.Session {self.hardware.label}, {state}>"
 
 

@@ -1,24 +1,25 @@
 """`shmgemm doctor`: what this machine has, what it misses, and what to do about it.
 
-`--run` goes further: two small products on the device, compared with the CPU.
+`--run` goes further: two small products on the device, compared with the CPU; with `--guest`
+through a guest, compared with the direct path as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import importlib
 import importlib.util
 import json
 import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import Unsupported
+from . import _doctor_guest
+from ._doctor_guest import Party
+from ._finding import Finding
 from ._options import add_session_options, describe, open_session
 
 WIDTH = 80
+INDENT = " " * 22
 TOLERANCE = 1e-4
 _REGION_BYTES = 256 << 20  # the default of a session
 _MIB = 1 << 20
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked for. `required`: nothing works without it."""
-
-    name: str
-    ok: bool
-    text: str
-    required: bool = True
-    advice: str = ""
 
 
 def _cpus() -> Finding:
@@ -212,18 +206,6 @@ def _torch_extension() -> Finding:
     return Finding(name, True, "C++ extension", False)
 
 
-def _program(name: str, program: str, advice: str) -> Finding:
-    path = shutil.which(program)
-    if path is None:
-        return Finding(name, False, f"no {program} on PATH", False, advice)
-    try:
-        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(name, False, f"{path}: {error}", False, advice)
-    lines = (output.stdout or output.stderr).strip().splitlines()
-    return Finding(name, True, f"{lines[0] if lines else 'found'} ({path})", False)
-
-
 def _sst() -> Finding:
     from .. import sst
 
@@ -236,10 +218,6 @@ def _sst() -> Finding:
         problem, _, advice = str(error).partition(": ")
         return Finding("SST", False, found + problem, False, f"for --engine sst {advice}")
     return Finding("SST", True, f"{installed.version} ({installed.executable})", False)
-
-
-def _qemu() -> Finding:
-    return _program("QEMU", "qemu-system-riscv64", "for --guest: apt-get install qemu-system-misc")
 
 
 def _minilm() -> Finding:
@@ -271,7 +249,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _minilm,
     _matplotlib,
     _sst,
-    _qemu,
+    *_doctor_guest.CHECKS,
 )
 
 
@@ -281,17 +259,29 @@ def findings() -> list[Finding]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One product on the device against the same in float64 on the CPU."""
+    """One product on the device against the same in float64 on the CPU.
+
+    `digest` stands for its bits; `as_direct`, where it went through a guest: bits and cycles are
+    those of the direct path.
+    """
 
     name: str
     largest_difference: float
     cycles: int
+    digest: str
     ok: bool
+    as_direct: bool | None = None
+
+    def against(self, direct: Trial) -> Trial:
+        same = (self.digest, self.cycles) == (direct.digest, direct.cycles)
+        return replace(self, as_direct=same, ok=self.ok and same)
 
 
 def _trial(name: str, ours: Any, exact: Any, cycles: int) -> Trial:
-    difference = float(np.abs(np.asarray(ours, np.float64) - exact).max())
-    return Trial(name, difference, cycles, difference <= TOLERANCE)
+    values = np.asarray(ours)
+    difference = float(np.abs(values.astype(np.float64) - exact).max())
+    digest = hashlib.sha256(values.tobytes()).hexdigest()[:12]
+    return Trial(name, difference, cycles, digest, difference <= TOLERANCE)
 
 
 def trials() -> list[Trial]:
@@ -335,31 +325,53 @@ def run(args: argparse.Namespace) -> int:
             _print_finding(finding)
     broken = [finding.name for finding in found if finding.required and not finding.ok]
     made: list[Trial] = []
+    parties: list[Party] = []
     if args.run and not broken:
         args.strict = True  # a product by the CPU would prove nothing
-        with open_session(args) as session:
-            if not args.json:
-                print(describe(session, args))
-            made = trials()
+        made, parties = _on_the_device(args)
     if args.json:
-        report = {"findings": [asdict(f) for f in found], "trials": [asdict(t) for t in made]}
+        report = {
+            "findings": [asdict(finding) for finding in found],
+            "parties": [asdict(party) for party in parties],
+            "trials": [asdict(trial) for trial in made],
+        }
         print(json.dumps(report, indent=2))
     else:
+        for party in parties:
+            _print_line("ok" if party.ok else "WRONG", party.name, party.text)
         for trial in made:
             _print_trial(trial)
     if broken:
         print(f"shmgemm: error: required and not found: {', '.join(broken)}", file=sys.stderr)
-    return 1 if broken or not all(trial.ok for trial in made) else 0
+    right = all(trial.ok for trial in made) and all(party.ok for party in parties)
+    return 0 if right and not broken else 1
+
+
+def _on_the_device(args: argparse.Namespace) -> tuple[list[Trial], list[Party]]:
+    """The trials; through a guest, held against the direct path's, and who took part."""
+    with open_session(args) as session:
+        if not args.json:
+            print(describe(session, args))
+        made = trials()
+        if session.guest is None:
+            return made, []
+        parties = _doctor_guest.parties(session)
+    with open_session(argparse.Namespace(**{**vars(args), "guest": False})):
+        direct = trials()
+    return [one.against(other) for one, other in zip(made, direct, strict=True)], parties
+
+
+def _print_line(mark: str, name: str, text: str) -> None:
+    line = f"{mark:<8}{name:<14}{text}"
+    print(textwrap.fill(line, WIDTH, subsequent_indent=INDENT, break_on_hyphens=False))
 
 
 def _print_finding(finding: Finding) -> None:
     mark = "ok" if finding.ok else "MISSING" if finding.required else "-"
-    indent = " " * 22
-    text = f"{mark:<8}{finding.name:<14}{finding.text}"
-    print(textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    _print_line(mark, finding.name, finding.text)
     if finding.advice and (not finding.ok or finding.name == "CPUs"):
         advice = textwrap.fill(finding.advice, WIDTH - 24, break_on_hyphens=False)
-        print(textwrap.indent(advice, indent + "> "))
+        print(textwrap.indent(advice, INDENT + "> "))
 
 
 def _print_trial(trial: Trial) -> None:
@@ -368,3 +380,6 @@ def _print_trial(trial: Trial) -> None:
         f"{mark:<8}{trial.name:<20} largest difference from the CPU"
         f" {trial.largest_difference:.2e}, {trial.cycles:,} cycles"
     )
+    if trial.as_direct is not None:
+        relation = "the direct path's" if trial.as_direct else "not the direct path's"
+        print(f"{INDENT}bits and cycles are {relation}")

@@ -147,7 +147,7 @@ def _shell(args: argparse.Namespace) -> int:
 def _console(args: argparse.Namespace) -> int:
     from ..guest import _state
 
-    sys.stdout.write(_state.only(args.pid).console.read_text(errors="replace"))
+    sys.stdout.write(_state.console_text(_state.only(args.pid).console))
     return 0
 
 

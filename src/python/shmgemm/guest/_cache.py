@@ -13,12 +13,28 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from ..errors import ShmgemmError
 
 _MARKER = "complete"
 _TAIL_LINES = 15
+_looking = ContextVar("looking", default=False)
+
+
+class NotBuilt(ShmgemmError):
+    """What was looked for is not here; the message names it."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Within this block made() builds nothing, waits for nobody and raises NotBuilt."""
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
 
 
 def root() -> Path:
@@ -52,6 +68,8 @@ def made(name: str, key: str, make: Callable[[Path], None], *, resume: bool = Fa
     folder = root() / f"{name}-{key}"
     if (folder / _MARKER).exists():
         return folder
+    if _looking.get():
+        raise NotBuilt(f"{name} is not built")
     with _locked(folder.with_name(folder.name + ".lock")):
         if not (folder / _MARKER).exists():
             if not resume:

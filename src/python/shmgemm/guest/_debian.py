@@ -40,18 +40,27 @@ BUILD = {
 }
 
 
+def missing(packages: Iterable[tuple[str, str]]) -> list[str]:
+    """Those whose file is not there."""
+    return [package for package, file in packages if not os.path.exists(file)]
+
+
+def command_to_install(packages: Iterable[str]) -> str:
+    return f"apt-get update && apt-get install -y --no-install-recommends {' '.join(packages)}"
+
+
 def need(packages: Iterable[tuple[str, str]], progress: Progress) -> None:
     """Install those whose file is not there, as root; else say how.
 
     Raises Unsupported with the one command that installs them.
     """
-    missing = [package for package, file in packages if not os.path.exists(file)]
-    if not missing:
+    absent = missing(packages)
+    if not absent:
         return
-    command = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(missing)}"
+    command = command_to_install(absent)
     if shutil.which("apt-get") is None:
         raise Unsupported(
-            "a guest needs what Debian calls " + ", ".join(missing) + ": install them, then try"
+            "a guest needs what Debian calls " + ", ".join(absent) + ": install them, then try"
             " again"
         )
     if os.geteuid() != 0:
@@ -59,7 +68,7 @@ def need(packages: Iterable[tuple[str, str]], progress: Progress) -> None:
             f"a guest needs Debian packages that are not installed; run this, then try again:\n"
             f"  sudo sh -c '{command}'"
         )
-    with progress.step(f"installing {' '.join(missing)}"):
+    with progress.step(f"installing {' '.join(absent)}"):
         _cache.run(
             ["sh", "-c", command],
             env={"DEBIAN_FRONTEND": "noninteractive"},
@@ -69,14 +78,18 @@ def need(packages: Iterable[tuple[str, str]], progress: Progress) -> None:
 
 def source_version(package: str) -> str:
     """The version of the source that an installed package was built from."""
-    done = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${source:Version}", package],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    absent = f"{package} is not installed as a Debian package: its source is needed"
+    try:
+        done = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${source:Version}", package],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        raise Unsupported(absent) from None
     if done.returncode or not done.stdout:
-        raise Unsupported(f"{package} is not installed as a Debian package: its source is needed")
+        raise Unsupported(absent)
     return done.stdout
 
 

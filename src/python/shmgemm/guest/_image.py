@@ -45,6 +45,21 @@ def build(variant: str = "production", progress: bool = True) -> Image:
     _sources.check()
     shown = Progress(progress)
     _debian.need((_debian.BOOT | _debian.BUILD).items(), shown)
+    return _assemble(variant, shown)
+
+
+def find() -> Image:
+    """The production image where it is complete; builds nothing.
+
+    Raises:
+        Unsupported, ShmgemmError: it is not; the message says what is missing first.
+    """
+    _sources.check()
+    with _cache.looking():
+        return _assemble("production", Progress(show=False))
+
+
+def _assemble(variant: str, shown: Progress) -> Image:
     kernel = _kernel.build(variant, shown)
     module = _programs.module(kernel, shown)
     return Image(

@@ -260,7 +260,7 @@ class Guest:
 
     def console(self) -> str:
         try:
-            return self.console_path.read_text(errors="replace").replace("\r", "")
+            return _state.console_text(self.console_path)
         except FileNotFoundError:
             return ""
 

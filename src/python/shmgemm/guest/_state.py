@@ -39,6 +39,11 @@ class State:
         return start_ticks(self.pid) == self.start_ticks
 
 
+def console_text(console: Path) -> str:
+    """What a guest has written to its console, without a terminal's carriage returns."""
+    return console.read_bytes().decode(errors="replace").replace("\r", "")
+
+
 def runtime_folder() -> Path:
     """The folder for guests, this user's alone."""
     base = os.environ.get("XDG_RUNTIME_DIR")
