@@ -48,6 +48,8 @@ class Guest:
         image: what to boot; None builds it.
         owned: the guest dies with this process. False: it stays after it.
         memory_mib: of the guest.
+
+    `boot_s` is how long it took from start() to READY, once wait_ready() has returned.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Guest:
             raise ValueError(f"port = {port}: expected 0 to 65535")
         self.image = image or build()
         self.port = port
+        self.boot_s: float | None = None
+        self._began_s = 0.0
         self._region = None if region_path is None else str(region_path)
         self._link = None if link_path is None else str(link_path)
         self._share = None if share is None else str(Path(share).resolve())
@@ -110,6 +114,7 @@ class Guest:
             raise GuestError("the guest was started before")
         if shutil.which(QEMU) is None:
             raise GuestError(f"no {QEMU} on PATH: install Debian's qemu-system-misc")
+        self._began_s = time.monotonic()
         self._folder = _state.new_folder()
         try:
             self._write_initramfs()
@@ -246,6 +251,8 @@ class Guest:
         while True:
             text = self.console()
             if re.search(r"(?m)^READY\s*$", text):
+                if self.boot_s is None:
+                    self.boot_s = time.monotonic() - self._began_s
                 return
             if not self.running():
                 raise self._error("QEMU ended before the guest was ready")
