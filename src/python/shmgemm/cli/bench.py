@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--guest",
         action="store_true",
-        help="with latency: through a guest, hop by hop, beside the direct path and inline matrices",
+        help="with latency: through a guest, hop by hop, beside the direct path and inline ops",
     )
     parser.set_defaults(func=run)
 
