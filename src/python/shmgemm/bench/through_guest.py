@@ -78,7 +78,7 @@ def _round(engine: str, samples: Samples) -> dict[str, float]:
 
     from .small_gemm import calls
 
-    found = {}
+    found: dict[str, float] = {}
     with shmgemm.open(engine=engine, guest=False, strict=True):
         direct = _times_ms(calls(_M, _K, _N)["gemm"], samples.products)
         found.update(direct=percentile(direct, 0.5), direct_p99=percentile(direct, 0.99))
