@@ -201,19 +201,17 @@ void Connection::fill_slot(const std::shared_ptr<Slot>& slot, Bytes bytes) {
 void Connection::answered(const std::vector<Answer>& answers) {
   if (closed()) return;
   Counters& counters = services_.counters;
-  Bytes block;
-  block.reserve(answers.size() * sizeof(shmgemm_completion));
+  std::vector<shmgemm_completion> block;
+  block.reserve(answers.size());
   const std::int64_t now = now_ns();
   for (const Answer& answer : answers) {
-    const auto* first = reinterpret_cast<const std::byte*>(&answer.completion);
-    block.insert(block.end(), first, first + sizeof answer.completion);
+    block.push_back(answer.completion);
     counters.sojourn_ns += static_cast<std::uint64_t>(now - answer.received_ns);
     counters.device_ns += static_cast<std::uint64_t>(answer.device_ns);
     counters.no_device += answer.device_ns == 0 ? 1 : 0;
   }
   counters.completions += answers.size();
-  output_.add_size(block.size());
-  output_.add(std::move(block));
+  output_.add_sized(block.data(), block.size() * sizeof block[0]);
   go_on();
 }
 

@@ -13,7 +13,8 @@ namespace shmgemm::server {
 class Output {
  public:
   void add(Bytes bytes, Budget::Reservation reservation = {});
-  void add_size(std::uint64_t bytes);  // >I
+  void add_size(std::uint64_t bytes);                    // >I
+  void add_sized(const void* small, std::size_t bytes);  // behind its size, as one piece
   bool empty() const { return pieces_.empty(); }
   std::uint64_t bytes() const { return bytes_; }
 

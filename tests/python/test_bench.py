@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmgemm import _core, hardware
-from shmgemm.bench import baseline, harness, timing
+from shmgemm.bench import baseline, harness, status, timing
 from shmgemm.cli import main
 
 NUMBER_OR_NULL = {"type": ["number", "null"]}
@@ -79,7 +79,7 @@ def test_row_without_goal_is_neither_met_nor_missed() -> None:
     assert (row.met, row.goal, row.ratio) == (None, None, None)
 
 
-@pytest.mark.parametrize("bench", [*BENCHES, "sst"])
+@pytest.mark.parametrize("bench", [*BENCHES, "sst", "guest"])
 def test_shipped_goals_load(bench: str) -> None:
     rows = harness.specs(bench)
     assert rows
@@ -186,6 +186,63 @@ def test_check_fails_on_a_miss_alone(
     if "--json" in options:
         jsonschema.validate(json.loads(output.out), SCHEMA)
     assert ("missed: a row" in output.err) == (value > 1)
+
+
+def test_guest_goes_with_latency_and_either_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def latency(engine: str, quick: bool) -> list[harness.Row]:
+        asked.append((engine, quick))
+        return [spec("p50 <= 1").row(2.0)]
+
+    monkeypatch.setattr("shmgemm.bench.through_guest.latency", latency)
+    assert main(["bench", "latency", "--guest"]) == 0
+    assert main(["bench", "latency", "--guest", "--engine", "sst", "--quick", "--check"]) == 1
+    assert asked == [("embedded", False), ("sst", True)]
+    assert main(["bench", "gemm", "--guest"]) != 0
+    assert "only latency" in capsys.readouterr().err
+
+
+def told(commands: int, *, extra: int = 0, sojourn_ns: tuple[int, ...] = (0,) * 4) -> status.Status:
+    """What a server would say after so many commands, and after `extra` bytes of something else."""
+    server, driver, device, engine = sojourn_ns
+    answer = {
+        "counters": {
+            "commands": commands,
+            "completions": commands,
+            "sojourn_ns": server,
+            "bytes_in": commands * (9 + 128) + extra,
+            "bytes_out": commands * (4 + 64),
+        },
+        "driver": {"completions": commands, "sojourn_ns": driver},
+        "virtio_device": {"completed": commands, "sojourn_ns": device},
+        "info": {
+            "link_commands": commands,
+            "link_sojourn_ns": engine,
+            "link_bytes_in": commands * (8 + 128),
+            "link_bytes_out": commands * (8 + 64),
+        },
+    }
+    return status.Status(answer, 1000)
+
+
+def test_bytes_that_are_no_records_are_seen() -> None:
+    questions = 9 + 1000  # a head, and the first answer, which is counted after it was given
+    for extra in (0, 1, 180224):
+        difference = status.Difference(told(3), told(10, extra=questions + extra))
+        assert difference.bytes_beyond_records() == extra
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=6, max_size=6), st.integers(1, 1000))
+def test_hops_add_up_to_the_whole(own_ns: list[int], commands: int) -> None:
+    server, driver, device, engine = (ns * commands for ns in own_ns[2:])
+    sums = (server + driver + device + engine, driver + device + engine, device + engine, engine)
+    difference = status.Difference(told(0), told(commands, sojourn_ns=sums))
+    found = status.hops_us(difference, sum(own_ns) / 1e3, own_ns[0] / 1e3)
+    assert list(found) == ["host", "tcp", "server", "driver", "device", "engine"]
+    np.testing.assert_allclose(list(found.values()), np.array(own_ns) / 1e3, atol=1e-3)
 
 
 def test_a_row_for_several_is_named_after_each() -> None:

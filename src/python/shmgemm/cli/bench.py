@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -37,11 +38,16 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         default="embedded",
         help="sst, with latency and gemm: through SST beside the embedded engine",
     )
+    parser.add_argument(
+        "--guest",
+        action="store_true",
+        help="with latency: through a guest, hop by hop, beside the direct path and inline ops",
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    rows = _bench(args.what, args.engine)(args.quick)
+    rows = _bench(args.what, args.engine, args.guest)(args.quick)
     print(harness.to_json(rows) if args.json else harness.table(rows))
     missed = [row for row in rows if row.met is False]
     for row in missed:
@@ -49,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if args.check and missed else 0
 
 
-def _bench(what: str, engine: str) -> Callable[[bool], list[harness.Row]]:
+def _bench(what: str, engine: str, guest: bool) -> Callable[[bool], list[harness.Row]]:
+    if guest:
+        if what != "latency":
+            raise ValueError(f"bench {what} --guest: there is none, only latency")
+        from ..bench import through_guest
+
+        return partial(through_guest.latency, engine)
     if engine == "embedded":
         run: Callable[[bool], list[harness.Row]] = import_module(f"..bench.{what}", __package__).run
         return run
