@@ -268,6 +268,17 @@ class Guest:
                 )
             time.sleep(_POLL_S)
 
+    def _await_agent(self, deadline: float) -> None:
+        """It is started before the server says READY, and may listen a moment later."""
+        while True:
+            try:
+                self.exec(["true"], max(deadline - time.monotonic(), 1.0))
+                return
+            except DeviceLost as error:
+                if time.monotonic() > deadline:
+                    raise self._error(f"the guest's agent does not answer: {error}") from None
+            time.sleep(_POLL_S)
+
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
