@@ -101,7 +101,8 @@ TEST_F(ServerPortTest, ManyThreadsShareAConnection) {
 TEST_F(ServerPortTest, WhatIsNotFlushedTravelsTogether) {
   std::atomic<int> frames{0};
   FakeServer server([&](int fd, int) {
-    for (std::vector<shmgemm_command> commands; !(commands = read_frame(fd)).empty(); ++frames) {
+    for (std::vector<shmgemm_command> commands; !(commands = read_frame(fd)).empty();) {
+      ++frames;
       std::vector<shmgemm_completion> completions;
       for (const shmgemm_command& command : commands) completions.push_back(answer_to(command));
       const std::vector<char> block = block_of(completions);

@@ -259,7 +259,7 @@ class Guest:
             if re.search(r"(?m)^READY\s*$", text):
                 if self.boot_s is None:
                     self.boot_s = time.monotonic() - self._began_s
-                return
+                return self._await_agent(deadline)
             if not self.running():
                 raise self._error("QEMU ended before the guest was ready")
             if time.monotonic() > deadline or "Kernel panic" in text:
