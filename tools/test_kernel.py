@@ -38,7 +38,7 @@ QEMU = "qemu-system-riscv64"
 FULL_DEADLINE_S, QUICK_DEADLINE_S = 7200, 1800
 COMMAND_LINE = "console=hvc0 printk.devkmsg=on kunit.enable=1 workqueue.watchdog_thresh=120"
 SPLAT = re.compile(
-    r"\bBUG:|WARNING:|INFO: (?:task|rcu)|rcu: INFO|KASAN|UBSAN|ODEBUG|Oops|Call Trace"
+    r"\bBUG[: ]|WARNING:|INFO: (?:task|rcu|trying)|rcu: INFO|KASAN|UBSAN|ODEBUG|Oops|Call Trace"
     r"|Kernel panic|unreferenced object|possible (?:recursive|circular)|inconsistent lock state"
     r"|refcount_t:|nobody cared|list_(?:add|del) corruption|Objects remaining|soft lockup"
     r"|STRESS FAILED|STRESS cannot|\bnot ok \d"
