@@ -493,7 +493,7 @@ TEST(ValidateHeader, Arenas) {
             SHMGEMM_STATUS_OUT_OF_BOUNDS);
   EXPECT_EQ(second([](auto& a) { a.bytes = UINT64_MAX - 63; }), SHMGEMM_STATUS_OUT_OF_BOUNDS);
   EXPECT_EQ(second([](auto& a) { a.offset = SHMGEMM_PAGE_BYTES; }), SHMGEMM_STATUS_OUT_OF_BOUNDS);
-  EXPECT_EQ(second([](auto& a) { a.state = 2; }), SHMGEMM_STATUS_BAD_ARGUMENT);
+  EXPECT_EQ(second([](auto& a) { a.state = 3; }), SHMGEMM_STATUS_BAD_ARGUMENT);
   EXPECT_EQ(second([](auto& a) { a.owner = 3; }), SHMGEMM_STATUS_BAD_ARGUMENT);
 }
 
