@@ -111,6 +111,15 @@ TEST_F(ChannelTest, AnUnflushedCommandIsFlushedByItsWaiter) {
   for (std::uint64_t i = 60; i > 0; --i) EXPECT_EQ(wait(ids[i - 1]).busy_cycles, i - 1);
 }
 
+TEST_F(ChannelTest, AFullRingOfUnflushedCommandsIsFlushedByWhoComesNext) {
+  Engine engine(heap);
+  std::vector<std::uint64_t> ids;
+  for (std::uint64_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) ids.push_back(submit(echo(i, false)));
+  EXPECT_THROW(channel.submit(echo(9), false, shmgemm::region::Clock::now() + 60s),
+               shmgemm::Unsupported);
+  for (std::uint64_t i = 0; i < ids.size(); ++i) EXPECT_EQ(wait(ids[i]).busy_cycles, i);
+}
+
 TEST_F(ChannelTest, CreditsHoldBackWhatTheRingCannotTake) {
   Engine engine(heap);
   engine.hold(true);

@@ -29,6 +29,7 @@ std::uint64_t Channel::submit(shmgemm_command command, bool pin, Deadline deadli
     if (!has_in_flight()) {
       throw Unsupported("255 results wait to be collected: wait() for some before submitting more");
     }
+    if (unflushed_ > 0) flush_locked(0);
     ++waiting_;
     try {
       wait_once(lock, deadline, region::Expect::kShort);
@@ -67,13 +68,13 @@ std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool ab
   return slot.id;
 }
 
-// Makes simulated time run to the end of an op that was submitted without a flush.
-void Channel::flush_locked(Slot& slot) {
+// Makes simulated time run to the end of an op that was submitted without a flush; 0: of all.
+void Channel::flush_locked(std::uint64_t id) {
   if (free_slots_.empty()) return;  // then others flush, and this is tried again
   shmgemm_command command{};
   command.op = SHMGEMM_OP_FLUSH;
-  command.after = static_cast<std::uint32_t>(slot.id);
-  slot.flushed = true;
+  command.after = static_cast<std::uint32_t>(id);
+  if (id != 0) slot_of(id).flushed = true;
   publish(command, false, true);
 }
 
@@ -98,7 +99,7 @@ shmgemm_completion Channel::wait(std::uint64_t id, Deadline deadline, region::Ex
       free_slot(slot);
       throw_failure();
     }
-    if (!slot.flushed) flush_locked(slot);
+    if (!slot.flushed) flush_locked(id);
     try {
       wait_once(lock, deadline, expect);
     } catch (...) {

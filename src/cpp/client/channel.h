@@ -66,7 +66,7 @@ class Channel {
 
   Slot& slot_of(std::uint64_t id) { return slots_[id % kSlots]; }
   std::uint64_t publish(shmgemm_command command, bool pin, bool abandoned);
-  void flush_locked(Slot& slot);
+  void flush_locked(std::uint64_t id);
   void wait_once(Lock& lock, Deadline deadline, region::Expect expect);
   void look_up(Lock& lock, Deadline deadline);
   void reap();

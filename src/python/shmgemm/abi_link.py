@@ -167,7 +167,8 @@ class DriverCounters(ctypes.LittleEndianStructure):
         ("bytes_read", _U64),
         ("sojourn_ns", _U64),
         ("polls", _U64),
-        ("reserved", _U64 * 6),
+        ("rejected", _U64),
+        ("reserved", _U64 * 5),
         ("device", DeviceCounters),
     ]
 
