@@ -287,7 +287,7 @@ def test_engine_by_hand_says_what_it_wants() -> None:
         [default_engine_path()], capture_output=True, text=True, timeout=20, check=False
     )
     assert result.returncode == 1
-    assert "--region-fd and --control-fd are needed" in result.stderr
+    assert "--region and --link are needed" in result.stderr
     assert (
         shmgemm.__version__
         in subprocess.run(
