@@ -34,6 +34,8 @@ def environment(folder: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in dropped and (not name.startswith("SHMGEMM_") or "TEST_RUN" in name)
     }
+    # ccache, where it is in use, finds what the project's own folder has compiled.
+    kept["CCACHE_BASEDIR"] = str(folder.parent)
     return {**kept, "PATH": os.pathsep.join([str(folder / "bin"), *path])}
 
 

@@ -67,7 +67,6 @@ def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture
         (["run", "none.py"], {}, 1, "none.py: no such script, and not a model; models: minilm"),
         (["run", "--sentence", "hi", "x.py"], {}, 2, "--sentence is for `shmgemm run minilm`"),
         (["run", "--hardware", "tpu_v9", "x.py"], {}, 2, "hardware = 'tpu_v9': no such preset"),
-        (["run", "--guest", "x.py"], {}, 2, "guest=True is not part of this version"),
         (["run", "--engine", "sst", "x.py"], {"PATH": "/none"}, 2, "no sst-config on PATH"),
         (["run", "x.py"], {"SHMGEMM_REGION": "3 bananas"}, 2, "SHMGEMM_REGION"),
         (["run", "x.py"], {"SHMGEMM_ENGINE_PATH": "/bin/true"}, 1, "ended before it was ready"),

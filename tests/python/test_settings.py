@@ -69,6 +69,7 @@ def test_own_defaults() -> None:
         "plugins": (),
         "engine_path": None,
         "sst_config": None,
+        "share": None,
     }
 
 
