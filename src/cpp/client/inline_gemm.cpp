@@ -55,10 +55,13 @@ void append_matrix(Bytes& frame, const MatrixView& view, std::uint32_t rows, std
     throw Unsupported("a matrix of " + std::to_string(bytes) +
                       " bytes: the protocol carries at most 4294967295");
   }
-  const std::size_t at = frame.size();
-  frame.resize(at + 4 + bytes);
-  write_big_endian(frame.data() + at, static_cast<std::uint32_t>(bytes));
-  pack_rows(frame.data() + at + 4, view, 1, rows, columns, element_bytes);
+  std::vector<std::uint64_t> packed((bytes + 7) / 8);  // aligned, as its place in a frame is not
+  pack_rows(packed.data(), view, 1, rows, columns, element_bytes);
+  char size[4];
+  write_big_endian(size, static_cast<std::uint32_t>(bytes));
+  frame.insert(frame.end(), size, size + sizeof size);
+  const auto* first = reinterpret_cast<const char*>(packed.data());
+  frame.insert(frame.end(), first, first + bytes);
 }
 
 Bytes frame_of(const GemmCall& call, std::uint32_t index) {
