@@ -37,7 +37,7 @@ Groups largest_part(const Machine& machine, TileSize tile, Parts parts) {
 // From the begin of the last array tile to the last result of any. A tile before it matters where
 // it has more columns (the last of the column group before) or, for os, more rows.
 Cycle last_result(const Machine& machine, const Groups& groups) {
-  const auto [rows, columns] = machine.array;
+  const auto rows = machine.array.rows, columns = machine.array.columns;
   const Cycle stream = groups.whole.stream;
   const bool outputs_stay = machine.dataflow == Dataflow::kOutputStationary;
   const auto result = [&](std::uint64_t r, std::uint64_t c, Cycle earlier) {
