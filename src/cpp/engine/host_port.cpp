@@ -315,9 +315,8 @@ void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& tim
   if (connection == nullptr) {
     options_.returned(op, status, timing);
   } else {
-    const Op ended = *op;
+    if (!connection->gone()) answer(*op, status, timing);
     connection->ops.remove(op);
-    if (!connection->gone()) answer(ended, status, timing);
   }
   settle_flush();
   advance_devices();
