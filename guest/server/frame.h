@@ -13,18 +13,24 @@
 #include <string>
 #include <vector>
 
+#include "abi/shmgemm_wire.h"
 #include "budget.h"
 #include "inline_request.h"
 
 namespace shmgemm::server {
 
-inline constexpr std::uint32_t kMagic = 0xdeadbeef;
-inline constexpr std::size_t kHeaderBytes = 9;
+inline constexpr std::uint32_t kMagic = SHMGEMM_WIRE_MAGIC;
+inline constexpr std::size_t kHeaderBytes = SHMGEMM_WIRE_HEAD_BYTES;
 inline constexpr std::size_t kSizeBytes = 4;
 inline constexpr std::uint64_t kMaxJsonBytes = 64u << 10;
 inline constexpr std::uint64_t kMaxCommandsPerFrame = 4096;
 
-enum class Op : std::uint8_t { kGemm = 0, kLinear = 1, kCommands = 16, kStatus = 17 };
+enum class Op : std::uint8_t {
+  kGemm = SHMGEMM_WIRE_GEMM,
+  kLinear = SHMGEMM_WIRE_LINEAR,
+  kCommands = SHMGEMM_WIRE_COMMANDS,
+  kStatus = SHMGEMM_WIRE_STATUS
+};
 const char* op_name(Op op);
 
 using Bytes = std::vector<std::byte>;

@@ -68,7 +68,7 @@ Bytes frame_of(const GemmCall& call, std::uint32_t index) {
   const std::uint32_t bytes = shmgemm_dtype_bytes(call.dtype_in);
   const std::string json = description(call);
   Bytes frame(kWireHeadBytes);
-  write_wire_head(frame.data(), call.bias != nullptr ? WireOp::kLinear : WireOp::kGemm,
+  write_wire_head(frame.data(), call.bias != nullptr ? SHMGEMM_WIRE_LINEAR : SHMGEMM_WIRE_GEMM,
                   static_cast<std::uint32_t>(json.size()));
   frame.insert(frame.end(), json.begin(), json.end());
   append_matrix(frame, entry(call.a, index, bytes), call.m, call.k, bytes);

@@ -36,7 +36,7 @@ void ServerPort::publish(const shmgemm_command& command) {
 void ServerPort::send() {
   const std::size_t bytes = unsent_.size() * sizeof(shmgemm_command);
   std::vector<char> frame(kWireHeadBytes + bytes);
-  write_wire_head(frame.data(), WireOp::kCommands, static_cast<std::uint32_t>(bytes));
+  write_wire_head(frame.data(), SHMGEMM_WIRE_COMMANDS, static_cast<std::uint32_t>(bytes));
   std::memcpy(frame.data() + kWireHeadBytes, unsent_.data(), bytes);
   unsent_.clear();
   try {

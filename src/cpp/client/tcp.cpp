@@ -68,8 +68,8 @@ std::uint32_t read_big_endian(const char* from) {
   return value;
 }
 
-void write_wire_head(char* to, WireOp op, std::uint32_t payload_bytes) {
-  write_big_endian(to, kWireMagic);
+void write_wire_head(char* to, shmgemm_wire_op op, std::uint32_t payload_bytes) {
+  write_big_endian(to, SHMGEMM_WIRE_MAGIC);
   write_big_endian(to + 4, payload_bytes);
   to[8] = static_cast<char>(op);
 }

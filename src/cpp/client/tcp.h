@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "abi/shmgemm_wire.h"
 #include "region/waiter.h"
 
 namespace shmgemm::client {
@@ -18,11 +19,8 @@ struct ServerAddress {
 // "HOST:PORT"; Unsupported.
 ServerAddress parse_address(const std::string& text);
 
-// The head of each frame on the wire, big endian: magic, bytes of the payload, op.
-inline constexpr std::uint32_t kWireMagic = 0xdeadbeef;
-inline constexpr std::size_t kWireHeadBytes = 9;
-enum class WireOp : std::uint8_t { kGemm = 0, kLinear = 1, kCommands = 16, kStatus = 17 };
-void write_wire_head(char* to, WireOp op, std::uint32_t payload_bytes);
+inline constexpr std::size_t kWireHeadBytes = SHMGEMM_WIRE_HEAD_BYTES;
+void write_wire_head(char* to, shmgemm_wire_op op, std::uint32_t payload_bytes);
 void write_big_endian(char* to, std::uint32_t value);
 std::uint32_t read_big_endian(const char* from);
 
