@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import time
 import uuid
@@ -30,13 +31,20 @@ with contextlib.suppress(ImportError):
 REGION_BYTES = 32 << 20
 MARKER = ("SHMGEMM_TEST_RUN", uuid.uuid4().hex)
 SHARED_MEMORY = Path("/dev/shm")
+PROGRAMS = ("shmgemm-engine", "shmgemm-server", "sst", "sstsim.x")
 
 os.environ.update([MARKER])
 shared_memory_before = set(os.listdir(SHARED_MEMORY))
 
 
+def pytest_configure() -> None:
+    """In a shell's background Ctrl-C is ignored, by our children too: they need it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def running_engines() -> list[int]:
-    """Pids of the live engines, shmgemm-engine or SST, that this test run started."""
+    """Pids of the live engines (shmgemm-engine, SST) and servers that this test run started."""
     pids = []
     marker = "=".join(MARKER).encode()
     for process in Path("/proc").glob("[0-9]*"):
@@ -46,7 +54,7 @@ def running_engines() -> list[int]:
             environment = (process / "environ").read_bytes().split(b"\0")
         except OSError:  # ended meanwhile, or not ours
             continue
-        if name in ("shmgemm-engine", "sst", "sstsim.x") and state != "Z" and marker in environment:
+        if name in PROGRAMS and state != "Z" and marker in environment:
             pids.append(int(process.name))
     return pids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import link
 import pytest
 import qtest
 
-from shmgemm import errors, guest
+from shmgemm import connect, errors, guest
 from shmgemm.guest import _agent, _state
 from shmgemm.guest._initramfs import Archive
 
@@ -167,6 +168,11 @@ def test_command_line(image: guest.Image, tmp_path: Path, monkeypatch: pytest.Mo
     status, output = shmgemm("boot", "--port", "0", "--timeout", str(READY_S))
     assert status == 0 and "ready in" in output, output
     try:
+        found = re.search(r"127\.0\.0\.1:(\d+), region (\S+),", output)
+        assert found
+        assert "pong" in shmgemm("exec", "--", "sstctl", "ping")[1], "it has an engine of its own"
+        with connect(f"127.0.0.1:{found[1]}", found[2], strict=True) as session:
+            assert session.info()["model"] == "systolic"
         assert shmgemm("exec", "--", "sh", "-c", "cat; exit 3", content="some\n") == (3, "some\n")
         assert shmgemm("shell", content="echo $((6*7))\nexit 5\n") == (5, "42\n")
         assert "READY" in shmgemm("console")[1]

@@ -70,9 +70,12 @@ def _add_boot(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     boot = actions.add_parser(
         "boot",
         help="start a guest that stays until `shmgemm guest stop`",
-        description="Engine and guest may be started in any order. Without --region the guest has"
-        " no shared region, without --link no device: its server then computes on its own CPU.",
+        description="With an engine of its own, which ends with it. Or with an engine of yours, at"
+        " --region and --link: the two may be started in any order. Without --link there is no"
+        " device, and the server computes on its own CPU.",
     )
+    boot.add_argument("--hardware", metavar="PRESET|FILE", help="of the guest's own engine")
+    boot.add_argument("--no-engine", action="store_true", help="neither engine nor device")
     boot.add_argument("--region", metavar="FILE", help="the region's file, or /proc/PID/fd/N")
     boot.add_argument("--link", metavar="SOCKET", help="Unix socket where the engine listens")
     boot.add_argument("--index", type=int, default=0, help="which device older records mean")
@@ -105,6 +108,7 @@ def _boot(args: argparse.Namespace) -> int:
     from ..guest import _machine
 
     link = None if args.link is None else os.path.abspath(args.link)
+    hardware = _own_hardware(args)
     debug = args.variant == "debug"
     machine = guest.Guest(
         args.region,
@@ -115,6 +119,7 @@ def _boot(args: argparse.Namespace) -> int:
         image=guest.build(args.variant),
         owned=False,
         memory_mib=2 * _machine.MEMORY_MIB if debug else _machine.MEMORY_MIB,
+        hardware=hardware,
     )
     begin = time.monotonic()
     machine.start()
@@ -125,9 +130,21 @@ def _boot(args: argparse.Namespace) -> int:
         raise
     print(
         f"guest {machine.pid} ready in {time.monotonic() - begin:.1f} s: device server at"
-        f" 127.0.0.1:{machine.port}, console {machine.console_path}"
+        f" 127.0.0.1:{machine.port}, region {machine.region_path or 'none'}, console"
+        f" {machine.console_path}"
     )
     return 0
+
+
+def _own_hardware(args: argparse.Namespace) -> dict[str, str] | None:
+    """Of the engine that this guest brings; None: it brings none."""
+    from .. import hardware, settings
+
+    if args.region is None and args.link is None and not args.no_engine:
+        return dict(hardware.load(settings.resolve("hardware", args.hardware)).parameters)
+    if args.hardware is not None:
+        raise ValueError("--hardware is for the guest's own engine: not with --region, --link")
+    return None
 
 
 def _exec(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DeviceLost, ShmgemmError
@@ -23,6 +23,7 @@ from ._initramfs import Archive
 QEMU = "qemu-system-riscv64"
 SERVER_PORT = 9999
 MEMORY_MIB = 512
+REGION_BYTES = 256 << 20  # where the guest has an engine of its own
 # On one a command takes half the CPU time that it takes on two, where each wake-up crosses from one
 # to the other. The debug kernel has two, for races to show.
 PROCESSORS = {"production": 1, "debug": 2}
@@ -53,6 +54,8 @@ class Guest:
         image: what to boot; None builds it.
         owned: the guest dies with this process. False: it stays after it.
         memory_mib: of the guest.
+        hardware: parameters of a device: an engine for it, with a region of its own, is started
+            beside the guest and ends with it. In place of region_path and link_path.
 
     `boot_s` is how long it took from start() to READY, once wait_ready() has returned.
     """
@@ -68,7 +71,10 @@ class Guest:
         image: Image | None = None,
         owned: bool = True,
         memory_mib: int = MEMORY_MIB,
+        hardware: Mapping[str, str] | None = None,
     ) -> None:
+        if hardware is not None and (region_path is not None or link_path is not None):
+            raise ValueError("hardware is for a guest with an engine of its own: no region_path")
         if share is not None and not Path(share).is_dir():
             raise NotADirectoryError(f"share = {str(share)!r}: no such folder")
         if not 0 <= port <= 65535:
@@ -83,6 +89,7 @@ class Guest:
         self._index = index
         self._owned = owned
         self._memory_mib = memory_mib
+        self._hardware = hardware
         self._fixed_port = port != 0
         self._token = secrets.token_hex(_agent.TOKEN_BYTES // 2)
         self._agent_port = 0
@@ -123,12 +130,41 @@ class Guest:
         self._folder = _state.new_folder()
         try:
             self._write_initramfs()
+            if self._hardware is not None:
+                self._make_region()
             for attempt in range(_PORT_ATTEMPTS):
                 if self._try_start(last=attempt + 1 == _PORT_ATTEMPTS):
                     break
+            if self._hardware is not None:
+                self._start_engine(self._hardware)
         except BaseException:
             self.stop()
             raise
+
+    def _make_region(self) -> None:
+        """Of zeros: its engine takes it as new."""
+        assert self._folder is not None
+        self._region, self._link = str(self._folder / "region"), str(self._folder / "engine.sock")
+        with open(self._region, "wb") as file:
+            file.truncate(REGION_BYTES)
+
+    def _start_engine(self, hardware: Mapping[str, str]) -> None:
+        assert self._folder is not None
+        words = [
+            str(Path(__file__).parents[1] / "bin" / "shmgemm-engine"),
+            *("--region", str(self._region), "--link", str(self._link)),
+            *("--parent", str(self.pid)),
+            *(f"{key}={value}" for key, value in hardware.items()),
+        ]
+        with (self._folder / "engine.log").open("wb") as log:
+            subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def region_path(self) -> str | None:
+        """The file of the guest's region."""
+        return self._region
 
     def _try_start(self, last: bool) -> bool:
         """Start QEMU and wait until it has its ports; False: somebody else was quicker."""
