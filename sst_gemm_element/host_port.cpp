@@ -175,7 +175,9 @@ void HostPort::serve() {
   engine::HostPortOptions options;
   options.engine_name = "sst";
   options.threads = numbers_ ? numbers_->threads() : 0;
-  options.compute = [this](const compute::Gemm& gemm) { numbers_->run(gemm); };
+  options.compute = [this](const compute::Gemm* gemms, std::size_t count) {
+    numbers_->run(gemms, count);
+  };
   options.log = log();
   options.last_cycle = last_cycle();
   options.returned = [](engine::Op* op, shmgemm_status status, const model::GemmTiming& timing) {

@@ -29,7 +29,7 @@ class Engine {
   explicit Engine(const std::shared_ptr<Heap>& heap)
       : region_(shmgemm::region::Region::attach(dup(heap->region().fd()))) {
     engine::HostPortOptions options;
-    options.compute = [](const shmgemm::compute::Gemm&) {};
+    options.compute = [](const shmgemm::compute::Gemm*, std::size_t) {};
     const model::ParameterMap parameters{{"model", "scalesim_os"}};
     const model::Hardware hardware(parameters);
     port_ = std::make_unique<engine::HostPort>(
@@ -143,6 +143,75 @@ TEST_F(ChannelTest, ADeadlineLeavesTheCommandBehind) {
   EXPECT_EQ(wait(submit(echo(2))).busy_cycles, 2u);
   channel.reap_abandoned();
   EXPECT_FALSE(channel.has_in_flight());
+}
+
+TEST_F(ChannelTest, SeveralCommandsAtOnce) {
+  Engine engine(heap);
+  std::vector<shmgemm_command> commands;
+  for (std::uint64_t i = 0; i < Channel::kMostTogether; ++i) commands.push_back(echo(i, false));
+  for (int round = 0; round < 20; ++round) {
+    channel.submit(commands.data(), commands.size(), Channel::kNoDeadline);
+    for (std::uint64_t i = 0; i < commands.size(); ++i) {
+      EXPECT_EQ(wait(commands[i].id).busy_cycles, i);
+    }
+  }
+  EXPECT_FALSE(channel.has_in_flight());
+}
+
+TEST_F(ChannelTest, AwaitingTakesNothing) {
+  Engine engine(heap);
+  engine.hold(true);
+  const std::uint64_t id = submit(echo(7, false));
+  EXPECT_FALSE(channel.settled(id));
+  EXPECT_FALSE(channel.await(id, shmgemm::region::Clock::now() + 5ms, Expect::kShort));
+  EXPECT_THROW(channel.take(id), shmgemm::Unsupported);
+  engine.hold(false);
+  EXPECT_TRUE(channel.await(id, Channel::kNoDeadline, Expect::kShort));
+  EXPECT_TRUE(channel.settled(id));
+  EXPECT_EQ(channel.take(id).busy_cycles, 7u);
+  EXPECT_TRUE(channel.settled(id));  // as there is nothing left to wait for
+  EXPECT_THROW(channel.take(id), shmgemm::Unsupported);
+}
+
+struct Heir final : shmgemm::client::Orphan {
+  explicit Heir(std::vector<std::uint64_t>& told) : told_(told) {}
+  void ended(const shmgemm_completion& completion) override {
+    told_.push_back(completion.busy_cycles);
+  }
+  std::vector<std::uint64_t>& told_;
+};
+
+TEST_F(ChannelTest, AnHeirIsToldAndLetGo) {
+  Engine engine(heap);
+  std::vector<std::uint64_t> told;
+  auto heir = std::make_shared<Heir>(told);
+  const std::weak_ptr<Heir> seen = heir;
+  engine.hold(true);
+  const std::uint64_t before = submit(echo(1, false));
+  channel.abandon(before, std::move(heir));
+  EXPECT_FALSE(seen.expired());
+  engine.hold(false);
+  EXPECT_EQ(wait(submit(echo(2))).busy_cycles, 2u);
+  EXPECT_EQ(told, (std::vector<std::uint64_t>{1}));
+  EXPECT_TRUE(seen.expired());
+  // One that is answered already is told at once.
+  const std::uint64_t answered = submit(echo(3));
+  EXPECT_TRUE(channel.await(answered, Channel::kNoDeadline, Expect::kShort));
+  channel.abandon(answered, std::make_shared<Heir>(told));
+  EXPECT_EQ(told, (std::vector<std::uint64_t>{1, 3}));
+}
+
+TEST_F(ChannelTest, AnHeirOfALostCommandIsLetGoUntold) {
+  std::vector<std::uint64_t> told;
+  auto heir = std::make_shared<Heir>(told);
+  const std::weak_ptr<Heir> seen = heir;
+  channel.abandon(submit(echo(1, false)), std::move(heir));
+  const std::uint64_t awaited = submit(echo(2, false));
+  channel.fail(Failure::kLost, "it is gone");
+  EXPECT_TRUE(seen.expired());
+  EXPECT_TRUE(told.empty());
+  EXPECT_TRUE(channel.settled(awaited));
+  EXPECT_THROW(channel.take(awaited), shmgemm::DeviceLost);
 }
 
 shmgemm_command product(std::uint64_t a, std::uint64_t b, std::uint64_t c) {

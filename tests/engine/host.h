@@ -26,7 +26,9 @@ class Host {
       : region(region::Region::create(4 << 20, queue_pairs)) {
     region->begin_generation();
     engine::HostPortOptions options;
-    options.compute = [this](const compute::Gemm& gemm) { products.push_back(gemm); };
+    options.compute = [this](const compute::Gemm* gemms, std::size_t count) {
+      products.insert(products.end(), gemms, gemms + count);
+    };
     options.log = [this](const std::string& text) { log.push_back(text); };
     options.limits = limits;
     const model::Hardware hardware(parameters);

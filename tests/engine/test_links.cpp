@@ -219,8 +219,13 @@ TEST(HostPort, ALinkThatIsGoneLeavesNothingBehind) {
   late.release_cycles = 1'000'000;
   link->put(late, 0);
   link->put(host.product(2, 10), 0);
+  auto computes = host.command(SHMGEMM_OP_COMPUTE, 3);
+  link->put(computes, 0);
+  link->put(host.product(4, 10), 0);  // waits for an op that has no values to be had ahead
   host.port->connect(link);
   host.serve();
+  EXPECT_EQ(host.products.size(), 2u);
+  host.products.clear();
   host.send(host.command(SHMGEMM_OP_FLUSH, 3));
   link->hang_up();
   auto mine = host.product(4, 10);

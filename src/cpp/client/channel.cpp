@@ -14,6 +14,10 @@ std::array<std::uint64_t, 5> offsets_named(const shmgemm_command& command) {
   return {command.a, command.b, command.c, command.bias, report};
 }
 
+[[noreturn]] void throw_not_in_flight(std::uint64_t id) {
+  throw Unsupported("command " + std::to_string(id) + " is not in flight on this queue pair");
+}
+
 }  // namespace
 
 Channel::Channel(std::shared_ptr<Heap> heap)
@@ -24,15 +28,32 @@ Channel::Channel(std::shared_ptr<Heap> heap)
 
 std::uint64_t Channel::submit(shmgemm_command command, bool pin, Deadline deadline) {
   Lock lock(mutex_);
-  // One slot stays back for the FLUSH that gets a full queue moving.
-  while (free_slots_.size() <= 1 && !failed()) {
+  await_credits(lock, 1, deadline);
+  const std::uint64_t id = publish(command, pin, false);
+  port_->ring();
+  return id;
+}
+
+void Channel::submit(shmgemm_command* commands, std::size_t count, Deadline deadline) {
+  Lock lock(mutex_);
+  await_credits(lock, count, deadline);
+  for (std::size_t i = 0; i < count; ++i) commands[i].id = publish(commands[i], false, false);
+  port_->ring();
+}
+
+// One slot stays back for the FLUSH that gets a full queue moving.
+void Channel::await_credits(Lock& lock, std::size_t count, Deadline deadline) {
+  while (free_slots_.size() <= count && !failed()) {
     if (!has_in_flight()) {
-      throw Unsupported("255 results wait to be collected: wait() for some before submitting more");
+      throw Unsupported(std::to_string(kSlots - free_slots_.size()) +
+                        " results wait to be collected: wait() for some before submitting more");
     }
     if (unflushed_ > 0) flush_locked(0);
     ++waiting_;
     try {
-      wait_once(lock, deadline, region::Expect::kShort);
+      if (!wait_once(lock, deadline, region::Expect::kShort)) {
+        throw DeviceTimeout("the deadline passed before there was room for the command");
+      }
     } catch (...) {
       --waiting_;
       throw;
@@ -40,7 +61,6 @@ std::uint64_t Channel::submit(shmgemm_command command, bool pin, Deadline deadli
     --waiting_;
   }
   if (failed()) throw_failure();
-  return publish(command, pin, false);
 }
 
 std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool abandoned) {
@@ -76,42 +96,79 @@ void Channel::flush_locked(std::uint64_t id) {
   command.after = static_cast<std::uint32_t>(id);
   if (id != 0) slot_of(id).flushed = true;
   publish(command, false, true);
+  port_->ring();
 }
 
 shmgemm_completion Channel::wait(std::uint64_t id, Deadline deadline, region::Expect expect) {
+  bool in_time = false;
+  if (abandoned(id)) throw_not_in_flight(id);
+  try {
+    in_time = await(id, deadline, expect);
+  } catch (...) {
+    abandon(id, nullptr);
+    throw;
+  }
+  if (in_time) return take(id);
+  abandon(id, nullptr);
+  throw DeviceTimeout("the deadline passed before the device answered");
+}
+
+bool Channel::abandoned(std::uint64_t id) {
+  const Lock lock(mutex_);
+  const Slot& slot = slot_of(id);
+  return slot.id == id && slot.abandoned;
+}
+
+bool Channel::in_flight(std::uint64_t id) {
+  const Slot& slot = slot_of(id);
+  return slot.id == id && slot.state == State::kInFlight;
+}
+
+bool Channel::await(std::uint64_t id, Deadline deadline, region::Expect expect) {
   Lock lock(mutex_);
   ++waiting_;
   struct Leave {
     std::uint32_t& waiting;
     ~Leave() { --waiting; }
   } leave{waiting_};
-  for (;;) {
-    Slot& slot = slot_of(id);
-    if (slot.id != id || slot.state == State::kFree || slot.abandoned) {
-      throw Unsupported("command " + std::to_string(id) + " is not in flight on this queue pair");
-    }
-    if (slot.state == State::kDone) {
-      const shmgemm_completion completion = slot.completion;
-      free_slot(slot);
-      return completion;
-    }
-    if (slot.state == State::kFailed) {
-      free_slot(slot);
-      throw_failure();
-    }
-    if (!slot.flushed) flush_locked(id);
-    try {
-      wait_once(lock, deadline, expect);
-    } catch (...) {
-      abandon(id);
-      throw;
-    }
+  while (in_flight(id)) {
+    if (!slot_of(id).flushed) flush_locked(id);
+    if (!wait_once(lock, deadline, expect) && in_flight(id)) return false;
   }
+  return true;
 }
 
-// Waits until something happened, at the ring or behind the thread that is there. Throws with the
-// lock held.
-void Channel::wait_once(Lock& lock, Deadline deadline, region::Expect expect) {
+bool Channel::settled(std::uint64_t id) {
+  Lock lock(mutex_);
+  if (!in_flight(id)) return true;
+  if (!slot_of(id).flushed) flush_locked(id);
+  if (reaping_ || failed()) return false;
+  reap();
+  return !in_flight(id);
+}
+
+shmgemm_completion Channel::take(std::uint64_t id) {
+  const Lock lock(mutex_);
+  Slot& slot = slot_of(id);
+  if (slot.id != id || slot.abandoned ||
+      (slot.state != State::kDone && slot.state != State::kFailed)) {
+    throw_not_in_flight(id);
+  }
+  const bool failed = slot.state == State::kFailed;
+  const shmgemm_completion completion = slot.completion;
+  free_slot(slot);
+  if (failed) throw_failure();
+  return completion;
+}
+
+void Channel::abandon(std::uint64_t id, std::shared_ptr<Orphan> heir) {
+  const Lock lock(mutex_);
+  abandon_locked(id, std::move(heir));
+}
+
+// Waits until something happened, at the ring or behind the thread that is there; false where the
+// deadline has passed first. Throws with the lock held.
+bool Channel::wait_once(Lock& lock, Deadline deadline, region::Expect expect) {
   region::Nanoseconds limit = kSlice;
   if (deadline != kNoDeadline) {
     limit = std::clamp(region::Nanoseconds(deadline - region::Clock::now()), region::Nanoseconds(0),
@@ -129,16 +186,17 @@ void Channel::wait_once(Lock& lock, Deadline deadline, region::Expect expect) {
     reaping_ = false;
     if (waiting_ > 1 || failed()) changed_.notify_all();
   }
-  if (!happened) look_up(lock, deadline);
+  return happened || !is_late(lock, deadline);
 }
 
-void Channel::look_up(Lock& lock, Deadline deadline) {
+// Interrupted where the program wants to stop.
+bool Channel::is_late(Lock& lock, Deadline deadline) {
   lock.unlock();
   const bool stop = interrupted();
   const bool late = deadline != kNoDeadline && region::Clock::now() >= deadline;
   lock.lock();
   if (stop) throw Interrupted("interrupted while waiting for the device");
-  if (late) throw DeviceTimeout("the deadline passed before the device answered");
+  return late;
 }
 
 void Channel::reap() {
@@ -164,7 +222,9 @@ void Channel::accept(const shmgemm_completion& completion) {
   slot.completion = completion;
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   unpin(slot);
-  if (slot.abandoned) free_slot(slot);
+  if (!slot.abandoned) return;
+  if (slot.heir) slot.heir->ended(completion);
+  free_slot(slot);
 }
 
 // What a broken engine says is not to be believed any further: it is killed, and fail() follows.
@@ -173,11 +233,13 @@ void Channel::nonsense(const std::string& what) {
   if (kill_engine_) kill_engine_();
 }
 
-void Channel::abandon(std::uint64_t id) {
+void Channel::abandon_locked(std::uint64_t id, std::shared_ptr<Orphan> heir) {
   Slot& slot = slot_of(id);
-  if (slot.id != id || slot.state == State::kFree) return;
+  if (slot.id != id || slot.state == State::kFree || slot.abandoned) return;
+  if (slot.state == State::kDone && heir) heir->ended(slot.completion);
   if (slot.state != State::kInFlight) return free_slot(slot);
   slot.abandoned = true;
+  slot.heir = std::move(heir);
   if (slot.pins.empty()) pin(slot);
 }
 
@@ -197,6 +259,7 @@ void Channel::unpin(Slot& slot) {
 
 void Channel::free_slot(Slot& slot) {
   slot.state = State::kFree;
+  slot.heir.reset();
   free_slots_.push_back(static_cast<std::uint32_t>(&slot - slots_.data()));
 }
 

@@ -23,6 +23,14 @@ namespace shmgemm::client {
 
 enum class Failure { kLost, kTimeout, kProtocol, kClosed };
 
+// What a command in flight belongs to when nobody waits for it any more: kept until its completion
+// was reaped, told of that from whatever thread reaps, and let go.
+class Orphan {
+ public:
+  virtual ~Orphan() = default;
+  virtual void ended(const shmgemm_completion& completion) = 0;  // not called where it was lost
+};
+
 class Channel {
  public:
   using Deadline = region::Clock::time_point;
@@ -34,7 +42,19 @@ class Channel {
   // no credit. `pin`: hold the blocks the command names until its completion was reaped; a caller
   // that holds them itself until wait() returns need not.
   std::uint64_t submit(shmgemm_command command, bool pin, Deadline deadline);
+  // Several with one wake-up, at most kMostTogether; their ids are filled in.
+  void submit(shmgemm_command* commands, std::size_t count, Deadline deadline);
+  static constexpr std::size_t kMostTogether = SHMGEMM_FLUSH_EVERY;
+
+  // Waits and takes the completion. Where it throws, nobody can ask for that command again.
   shmgemm_completion wait(std::uint64_t id, Deadline deadline, region::Expect expect);
+
+  // The same in steps. A command has settled when it is answered, lost, or was taken.
+  bool settled(std::uint64_t id);  // does not block; the first asks for a flush
+  bool await(std::uint64_t id, Deadline deadline, region::Expect expect);  // false: deadline
+  shmgemm_completion take(std::uint64_t id);  // of one that has settled; throws where it was lost
+  // Nobody will ask for it: `heir` is told.
+  void abandon(std::uint64_t id, std::shared_ptr<Orphan> heir);
 
   // --- for the session's monitor -----------------------------------------------------------------
   // The engine is proved dead (or never answers again because it was killed): everything in flight
@@ -60,18 +80,22 @@ class Channel {
     bool flushed = false;
     std::array<std::uint64_t, 5> named{};  // offsets of a, b, c, bias and report
     std::vector<std::uint64_t> pins;       // first bytes of blocks held
+    std::shared_ptr<Orphan> heir;          // of an abandoned one; may be null
     shmgemm_completion completion{};
   };
   using Lock = std::unique_lock<std::mutex>;
 
   Slot& slot_of(std::uint64_t id) { return slots_[id % kSlots]; }
+  void await_credits(Lock& lock, std::size_t count, Deadline deadline);
   std::uint64_t publish(shmgemm_command command, bool pin, bool abandoned);
   void flush_locked(std::uint64_t id);
-  void wait_once(Lock& lock, Deadline deadline, region::Expect expect);
-  void look_up(Lock& lock, Deadline deadline);
+  bool wait_once(Lock& lock, Deadline deadline, region::Expect expect);
+  bool is_late(Lock& lock, Deadline deadline);
   void reap();
   void accept(const shmgemm_completion& completion);
-  void abandon(std::uint64_t id);
+  bool in_flight(std::uint64_t id);
+  bool abandoned(std::uint64_t id);
+  void abandon_locked(std::uint64_t id, std::shared_ptr<Orphan> heir);
   void pin(Slot& slot);
   void unpin(Slot& slot);
   void free_slot(Slot& slot);

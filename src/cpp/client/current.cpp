@@ -40,6 +40,7 @@ Current& current() {
 std::atomic<bool (*)()> interrupt_check{nullptr};
 std::atomic<bool> ending{false};
 thread_local std::string thread_scope;
+thread_local std::uint32_t thread_stream = 0;
 thread_local client::ClosedFlag thread_session_closed;
 
 }  // namespace
@@ -99,6 +100,9 @@ void client::forget_use() { thread_session_closed.reset(); }
 
 void set_scope(const std::string& scope) { thread_scope = scope; }
 const std::string& scope() { return thread_scope; }
+
+void set_current_stream(std::uint32_t stream) { thread_stream = stream; }
+std::uint32_t current_stream() { return thread_stream; }
 
 const char* interned(std::string_view name) {
   static auto* const mutex = new std::mutex;

@@ -40,10 +40,12 @@ void Ledger::count(const GemmCall& call, const shmgemm_completion& completion,
 }
 
 void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
-                    std::uint64_t bytes_copied, std::uint64_t host_start_ns, const Block* report) {
+                    std::uint64_t bytes_copied, std::uint64_t host_start_ns,
+                    const std::string& scope, const Block* report) {
   OpRecord record;
   record.name = call.name;
-  record.scope = scope();
+  record.scope = scope;
+  record.stream = call.stream;
   record.m = call.m;
   record.n = call.n;
   record.k = call.k;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "client/session.h"
@@ -20,7 +21,8 @@ class Ledger {
              std::uint64_t bytes_copied);
   // `report`: the block the engine filled, or null. ProtocolError where it is not a report.
   void record(const GemmCall& call, const shmgemm_completion& completion,
-              std::uint64_t bytes_copied, std::uint64_t host_start_ns, const Block* report);
+              std::uint64_t bytes_copied, std::uint64_t host_start_ns, const std::string& scope,
+              const Block* report);
 
   Stats totals() const;
   std::vector<OpRecord> take_records();

@@ -15,6 +15,7 @@ class Port {
 
   // What is not flushed may stay here until something that is follows it.
   virtual void publish(const shmgemm_command& command) = 0;
+  virtual void ring() {}  // after a publish() or several: wakes an engine that sleeps
   // A private copy of the next completion; false where there is none. ProtocolError where what came
   // can be no completion.
   virtual bool poll(shmgemm_completion& completion) = 0;

@@ -35,6 +35,7 @@ shmgemm_command Product::command() const {
   command.n = call_.n;
   command.k = call_.k;
   command.batch = call_.batch;
+  command.stream = call_.stream != 0 ? call_.stream : call_.device;
   command.lda = a_.leading_dimension;
   command.ldb = b_.leading_dimension;
   command.ldc = c_.leading_dimension;

@@ -19,9 +19,10 @@ class Product {
   shmgemm_command command() const;
   void fetch();  // after the completion: the caller's C holds the result
   std::uint64_t bytes_copied() const { return bytes_copied_; }
+  const GemmCall& call() const { return call_; }
 
  private:
-  const GemmCall& call_;
+  const GemmCall call_;
   Operand a_, b_, c_, bias_;
   std::uint64_t bytes_copied_ = 0;
 };

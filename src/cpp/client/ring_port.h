@@ -16,10 +16,8 @@ class RingPort final : public Port {
         commands_(region.queue_pair(queue_pair)->commands, SHMGEMM_RING_SLOTS),
         completions_(region.queue_pair(queue_pair)->completions, SHMGEMM_RING_SLOTS) {}
 
-  void publish(const shmgemm_command& command) override {
-    commands_.publish(command);
-    region::wake_if_sleeping(engine_);
-  }
+  void publish(const shmgemm_command& command) override { commands_.publish(command); }
+  void ring() override { region::wake_if_sleeping(engine_); }
   bool poll(shmgemm_completion& completion) override { return completions_.poll(completion); }
   bool wait(const std::atomic<bool>& stop, region::Nanoseconds limit,
             region::Expect expect) override {

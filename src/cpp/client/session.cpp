@@ -1,7 +1,10 @@
 #include "client/session.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -12,12 +15,14 @@
 #include "client/current.h"
 #include "client/engine_process.h"
 #include "client/heap.h"
+#include "client/in_flight.h"
 #include "client/inline_gemm.h"
 #include "client/ledger.h"
 #include "client/monitor.h"
 #include "client/product.h"
 #include "client/ring_port.h"
 #include "client/server_port.h"
+#include "client/streams.h"
 
 namespace shmgemm {
 namespace {
@@ -35,6 +40,12 @@ Channel::Deadline deadline_after(double seconds) {
          std::chrono::duration_cast<region::Nanoseconds>(std::chrono::duration<double>(seconds));
 }
 
+// Of a wait that may end without a result; below 0: none.
+Channel::Deadline limit_after(double seconds) {
+  if (seconds == 0) return region::Clock::now();
+  return deadline_after(seconds);
+}
+
 [[noreturn]] void throw_closed() {
   client::forget_use();  // this thread knows now
   throw Closed("the session was closed");
@@ -48,6 +59,51 @@ void log(const std::string& what, const shmgemm_completion& completion) {
 }
 
 }  // namespace
+
+// One product that was sent, of a session that it keeps. Many threads may wait for it; one settles.
+class SentProduct final : public Future {
+ public:
+  SentProduct(std::shared_ptr<Session> session, SessionImpl& impl,
+              std::shared_ptr<client::InFlight> product, client::SentOp op)
+      : session_(std::move(session)),
+        impl_(impl),
+        expect_(client::macs_of(product->call()) > kLongMacs ? region::Expect::kLong
+                                                             : region::Expect::kShort),
+        product_(std::move(product)),
+        op_(op) {}
+  ~SentProduct() override;
+
+  bool done() override { return over_.load() || op_.channel->settled(op_.id); }
+  bool wait(double timeout_s) override;
+  shmgemm_completion result() override;
+  bool cancel() override;
+
+ private:
+  void settle();
+
+  const std::shared_ptr<Session> session_;
+  SessionImpl& impl_;
+  const region::Expect expect_;
+  std::shared_ptr<client::InFlight> product_;  // until it is over
+  const client::SentOp op_;
+  std::mutex mutex_;
+  std::atomic<bool> over_{false};
+  shmgemm_completion completion_{};
+  std::exception_ptr error_;
+};
+
+// One that was computed at once, where matrices travel.
+class DoneProduct final : public Future {
+ public:
+  explicit DoneProduct(const shmgemm_completion& completion) : completion_(completion) {}
+  bool done() override { return true; }
+  bool wait(double) override { return true; }
+  shmgemm_completion result() override { return completion_; }
+  bool cancel() override { return false; }
+
+ private:
+  const shmgemm_completion completion_;
+};
 
 class SessionImpl {
  public:
@@ -92,6 +148,13 @@ class SessionImpl {
   }
 
   shmgemm_completion gemm(const GemmCall& call);
+  client::SentOp send(client::InFlight& product);
+  std::vector<shmgemm_completion> gemm_batch(const std::vector<GemmCall>& calls);
+  void check_product(const GemmCall& call) const;
+  // C holds what a completed product says, or its refusal is thrown.
+  void settle(client::InFlight& product, const shmgemm_completion& completion);
+  client::Streams& streams() { return streams_; }
+  bool inline_only() const { return pool_ != nullptr; }
   shmgemm_completion gemm_inline(const GemmCall& call);
   shmgemm_completion call(shmgemm_command command, const char* name);
   shmgemm_completion run(const shmgemm_command& command, region::Expect expect);
@@ -109,6 +172,10 @@ class SessionImpl {
   static std::shared_ptr<client::Heap> heap_for(const SessionOptions& options);
   void start();
   void start_once();
+  shmgemm_command command_of(const client::InFlight& product);
+  void keep_order(shmgemm_command& command);
+  std::vector<shmgemm_completion> send_together(
+      const std::vector<std::unique_ptr<client::InFlight>>& products);
   void end_generation();
   void start_pool();
   void start_engine();
@@ -128,6 +195,7 @@ class SessionImpl {
   std::unique_ptr<client::ConnectionPool> pool_;  // where matrices travel
   const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   client::Ledger ledger_;
+  client::Streams streams_;
 };
 
 void SessionImpl::refuse_device(std::uint8_t device, const std::string& what) const {
@@ -261,30 +329,118 @@ shmgemm_completion SessionImpl::run(const shmgemm_command& command, region::Expe
   }
 }
 
+void SessionImpl::check_product(const GemmCall& call) const {
+  if (call.device >= options_.devices) refuse_device(call.device, client::text_of(call));
+}
+
+shmgemm_command SessionImpl::command_of(const client::InFlight& product) {
+  shmgemm_command command = product.command();
+  if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
+  keep_order(command);
+  return command;
+}
+
+// What its stream waits for: the first as `after`, each other one as a NOOP before it in the
+// stream.
+void SessionImpl::keep_order(shmgemm_command& command) {
+  for (const client::SentOp& op : streams_.take_dependencies(command.stream, channel_)) {
+    const auto id = static_cast<std::uint32_t>(op.id);
+    if (command.after == 0) {
+      command.after = id;
+      continue;
+    }
+    shmgemm_command noop{};
+    noop.op = SHMGEMM_OP_NOOP;
+    noop.device = command.device;
+    noop.stream = command.stream;
+    noop.after = id;
+    channel_.abandon(channel_.submit(noop, false, Channel::kNoDeadline), nullptr);
+  }
+}
+
 shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
   ready();
-  if (call.device >= options_.devices) refuse_device(call.device, client::text_of(call));
+  check_product(call);
   if (pool_) return gemm_inline(call);
-  const bool profiling = ledger_.profiling();
-  const std::uint64_t start_ns = profiling ? client::steady_ns() : 0;
-  client::Product product(*heap_, call);
-  const auto report = profiling ? heap_->allocate(SHMGEMM_REPORT_BYTES) : nullptr;
-  shmgemm_command command = product.command();
+  client::InFlight product(*heap_, ledger_, call);
+  shmgemm_command command = command_of(product);
   command.flags |= SHMGEMM_FLAG_FLUSH;
-  if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
-  if (report) command.report = static_cast<std::uint32_t>(report->offset() / SHMGEMM_BLOCK_ALIGN);
-
   const bool is_long = client::macs_of(call) > kLongMacs;
   const shmgemm_completion completion =
       run(command, is_long ? region::Expect::kLong : region::Expect::kShort);
-  if (options_.debug) log(client::text_of(call), completion);
-  if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, client::text_of(call));
-  product.fetch();
-  ledger_.count(call, completion, product.bytes_copied());
-  if (profiling) {
-    ledger_.record(call, completion, product.bytes_copied(), start_ns, report.get());
-  }
+  settle(product, completion);
   return completion;
+}
+
+void SessionImpl::settle(client::InFlight& product, const shmgemm_completion& completion) {
+  if (options_.debug) log(client::text_of(product.call()), completion);
+  if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, client::text_of(product.call()));
+  product.finish(completion);
+}
+
+client::SentOp SessionImpl::send(client::InFlight& product) {
+  const shmgemm_command command = command_of(product);
+  try {
+    const client::SentOp op{&channel_, channel_.submit(command, false, Channel::kNoDeadline)};
+    streams_.sent(command.stream, op);
+    return op;
+  } catch (const Closed&) {
+    throw_closed();
+  }
+}
+
+std::vector<shmgemm_completion> SessionImpl::gemm_batch(const std::vector<GemmCall>& calls) {
+  std::vector<shmgemm_completion> completions;
+  for (const GemmCall& call : calls) check_product(call);
+  ready();
+  if (pool_) {
+    for (const GemmCall& call : calls) completions.push_back(gemm_inline(call));
+    return completions;
+  }
+  for (std::size_t begin = 0; begin < calls.size(); begin += Channel::kMostTogether - 1) {
+    std::vector<std::unique_ptr<client::InFlight>> products;
+    const std::size_t end = std::min(calls.size(), begin + Channel::kMostTogether - 1);
+    for (std::size_t i = begin; i < end; ++i) {
+      products.push_back(std::make_unique<client::InFlight>(*heap_, ledger_, calls[i]));
+    }
+    for (const shmgemm_completion& one : send_together(products)) completions.push_back(one);
+  }
+  return completions;
+}
+
+// A FLUSH op behind them stands for them all.
+std::vector<shmgemm_completion> SessionImpl::send_together(
+    const std::vector<std::unique_ptr<client::InFlight>>& products) {
+  std::vector<shmgemm_command> commands;
+  for (const auto& product : products) commands.push_back(command_of(*product));
+  shmgemm_command flush{};
+  flush.op = SHMGEMM_OP_FLUSH;
+  commands.push_back(flush);
+  std::vector<shmgemm_completion> completions;
+  std::exception_ptr error;
+  try {
+    channel_.submit(commands.data(), commands.size(), Channel::kNoDeadline);
+    channel_.wait(commands.back().id, Channel::kNoDeadline, region::Expect::kShort);
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      completions.push_back(
+          channel_.wait(commands[i].id, Channel::kNoDeadline, region::Expect::kShort));
+    }
+  } catch (...) {
+    // Whatever is still under way keeps its blocks until it was answered.
+    for (std::size_t i = completions.size(); i < commands.size(); ++i) {
+      if (commands[i].id != 0) channel_.abandon(commands[i].id, nullptr);
+    }
+    throw;
+  }
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    try {
+      settle(*products[i], completions[i]);
+    } catch (const Error&) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  return completions;
 }
 
 // No cycles come back: they are 0 in the answer, in the totals and in the record.
@@ -294,7 +450,7 @@ shmgemm_completion SessionImpl::gemm_inline(const GemmCall& call) {
   const shmgemm_completion completion{};
   const std::uint64_t bytes = client::bytes_of(call);
   ledger_.count(call, completion, bytes);
-  if (ledger_.profiling()) ledger_.record(call, completion, bytes, start_ns, nullptr);
+  if (ledger_.profiling()) ledger_.record(call, completion, bytes, start_ns, scope(), nullptr);
   return completion;
 }
 
@@ -336,6 +492,50 @@ Stats SessionImpl::stats() const {
   return stats;
 }
 
+// --- futures -------------------------------------------------------------------------------------
+
+SentProduct::~SentProduct() {
+  // A forked child has no engine, and must not touch what its parent's threads may hold.
+  if (over_.load() || !impl_.ours()) return;
+  op_.channel->abandon(op_.id, std::move(product_));
+}
+
+bool SentProduct::wait(double timeout_s) {
+  if (over_.load() || (timeout_s == 0 && done())) return true;
+  return op_.channel->await(op_.id, limit_after(timeout_s), expect_);
+}
+
+shmgemm_completion SentProduct::result() {
+  if (!over_.load()) {
+    wait(-1);
+    settle();
+  }
+  if (error_) std::rethrow_exception(error_);
+  return completion_;
+}
+
+void SentProduct::settle() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (over_.load()) return;
+  try {
+    completion_ = op_.channel->take(op_.id);
+    impl_.settle(*product_, completion_);
+  } catch (...) {
+    error_ = std::current_exception();
+  }
+  product_.reset();
+  over_.store(true);
+}
+
+bool SentProduct::cancel() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (over_.load() || op_.channel->settled(op_.id)) return false;
+  op_.channel->abandon(op_.id, std::move(product_));
+  error_ = std::make_exception_ptr(Cancelled("the product was cancelled"));
+  over_.store(true);
+  return true;
+}
+
 // --- the public class ----------------------------------------------------------------------------
 
 Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
@@ -363,6 +563,39 @@ bool Session::contains(const void* data, std::uint64_t bytes) const {
 }
 
 shmgemm_completion Session::gemm(const GemmCall& call) { return impl_->gemm(call); }
+
+std::shared_ptr<Future> Session::gemm_async(const GemmCall& call) {
+  impl_->ready();
+  impl_->check_product(call);
+  if (impl_->inline_only()) return std::make_shared<DoneProduct>(impl_->gemm(call));
+  auto product = std::make_shared<client::InFlight>(impl_->heap(), impl_->ledger(), call);
+  const client::SentOp op = impl_->send(*product);
+  return std::make_shared<SentProduct>(shared_from_this(), *impl_, std::move(product), op);
+}
+
+std::vector<shmgemm_completion> Session::gemm_batch(const std::vector<GemmCall>& calls) {
+  return impl_->gemm_batch(calls);
+}
+
+StreamMark Session::mark(std::uint32_t stream) const {
+  const client::SentOp op = impl_->streams().last(stream);
+  return {op.channel, op.id};
+}
+
+void Session::wait_for(std::uint32_t stream, const StreamMark& mark) {
+  if (impl_->closed()) throw_closed();
+  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id});
+}
+
+bool Session::reached(const StreamMark& mark) {
+  return mark.channel == nullptr || static_cast<Channel*>(mark.channel)->settled(mark.id);
+}
+
+bool Session::await(const StreamMark& mark, double timeout_s) {
+  if (mark.channel == nullptr) return true;
+  return static_cast<Channel*>(mark.channel)
+      ->await(mark.id, limit_after(timeout_s), region::Expect::kShort);
+}
 
 shmgemm_completion Session::noop(std::uint8_t device) {
   shmgemm_command command{};

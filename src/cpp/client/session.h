@@ -35,13 +35,18 @@ struct GemmCall {
   const void* bias = nullptr;  // n elements: float32 for float types, int32 for int8
   bool accumulate = false;
   std::uint8_t device = 0;
+  std::uint32_t stream = 0;  // 0: the device's own
 };
+
+// Numbers below are the devices' own streams.
+constexpr std::uint32_t kFirstStream = 256;
 
 struct OpRecord {
   const char* name = "";
   std::string scope;  // module path, set by set_scope()
   std::uint32_t m = 0, n = 0, k = 0, batch = 0;
   std::uint8_t dtype_in = 0, dtype_out = 0, device = 0;
+  std::uint32_t stream = 0;
   std::uint64_t start_cycles = 0, end_cycles = 0;
   std::uint64_t busy_cycles = 0, fill_drain_cycles = 0, memory_stall_cycles = 0;
   std::uint64_t host_start_ns = 0, host_ns = 0;  // steady clock
@@ -102,6 +107,24 @@ class Block {
   virtual std::uint64_t offset() const = 0;  // from byte 0 of the region
 };
 
+// The result of a product that was sent without waiting for it. Its operands must not change, and C
+// must not be used, before it is there. Dropped, the product goes on, and is counted.
+class Future {
+ public:
+  virtual ~Future() = default;
+  virtual bool done() = 0;                  // never blocks; the first asks the engine to go on
+  virtual bool wait(double timeout_s) = 0;  // until done; below 0: no limit; false where it passed
+  virtual shmgemm_completion
+  result() = 0;               // waits; C holds the result, or what went wrong is thrown
+  virtual bool cancel() = 0;  // nobody wants it any more; false where it is done
+};
+
+// A place in a stream: what was sent before it.
+struct StreamMark {
+  void* channel = nullptr;
+  std::uint64_t id = 0;
+};
+
 class Session : public std::enable_shared_from_this<Session> {
  public:
   static std::shared_ptr<Session> open(const SessionOptions& options);
@@ -112,6 +135,16 @@ class Session : public std::enable_shared_from_this<Session> {
   bool contains(const void* data, std::uint64_t bytes) const;  // lies wholly in the heap
 
   shmgemm_completion gemm(const GemmCall& call);  // blocks; returns when C holds the result
+  std::shared_ptr<Future> gemm_async(const GemmCall& call);
+  // All at once: one wake-up, one flush, and it returns when all are there. What the engine refused
+  // is thrown when the others are.
+  std::vector<shmgemm_completion> gemm_batch(const std::vector<GemmCall>& calls);
+
+  StreamMark mark(std::uint32_t stream) const;  // behind what was sent without waiting
+  void wait_for(std::uint32_t stream, const StreamMark& mark);  // what is sent in it from now on
+  bool reached(const StreamMark& mark);                         // does not block
+  bool await(const StreamMark& mark, double timeout_s);         // as Future::wait()
+
   shmgemm_completion noop(std::uint8_t device = 0);
   shmgemm_completion echo(std::uint64_t x, std::uint64_t y, std::uint64_t z);
   shmgemm_completion flush();
@@ -158,6 +191,10 @@ void set_interrupt_check(bool (*check)());
 // The module path that records of this thread carry.
 void set_scope(const std::string& scope);
 const std::string& scope();
+
+// The stream of this thread's products; 0: each device's own.
+void set_current_stream(std::uint32_t stream);
+std::uint32_t current_stream();
 
 // The same characters at an address that stays valid: records keep the pointer to an op's name.
 const char* interned(std::string_view name);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "compute/bit_accurate.h"
 #include "compute/blas.h"
@@ -97,6 +98,27 @@ void run_piece(void* context, std::uint64_t piece, unsigned) {
   }
 }
 
+// Several products as one job of the pool.
+struct Jobs {
+  std::vector<Job> all;
+  std::vector<std::uint64_t> ends;  // the number of pieces up to and with each
+  std::uint64_t pieces() const { return ends.empty() ? 0 : ends.back(); }
+};
+
+void run_piece_of_all(void* context, std::uint64_t piece, unsigned worker) {
+  Jobs& jobs = *static_cast<Jobs*>(context);
+  const auto end = std::upper_bound(jobs.ends.begin(), jobs.ends.end(), piece);
+  const auto which = static_cast<std::size_t>(end - jobs.ends.begin());
+  run_piece(&jobs.all[which], piece - (which == 0 ? 0 : jobs.ends[which - 1]), worker);
+}
+
+// As in split.cpp: below it waking a thread costs more than it brings.
+constexpr std::uint64_t kSharedMacs = 4u << 20;
+
+std::uint64_t macs_of(const Gemm& gemm) {  // as a measure; wraps where it does not matter
+  return std::uint64_t{gemm.m} * gemm.n * gemm.k * gemm.batch;
+}
+
 }  // namespace
 
 Engine::Engine(unsigned threads) : pool_(new Pool(threads == 0 ? allowed_cpus() : threads)) {}
@@ -108,6 +130,21 @@ unsigned Engine::threads() const { return pool_->threads(); }
 void Engine::run(const Gemm& gemm) {
   Job job{gemm, split_of(gemm), kernel_of(gemm)};
   pool_->run(job.split.pieces(), run_piece, &job);
+}
+
+void Engine::run(const Gemm* gemms, std::size_t count) {
+  std::uint64_t macs = 0;
+  for (std::size_t i = 0; i < count; ++i) macs += macs_of(gemms[i]);
+  if (count == 1 || macs < kSharedMacs) {
+    for (std::size_t i = 0; i < count; ++i) run(gemms[i]);
+    return;
+  }
+  Jobs jobs;
+  for (std::size_t i = 0; i < count; ++i) {
+    jobs.all.push_back({gemms[i], split_of(gemms[i]), kernel_of(gemms[i])});
+    jobs.ends.push_back(jobs.pieces() + jobs.all.back().split.pieces());
+  }
+  pool_->run(jobs.pieces(), run_piece_of_all, &jobs);
 }
 
 bool supports(Dtype input, Dtype output) {

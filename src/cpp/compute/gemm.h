@@ -6,6 +6,7 @@
 // and the bits depend on shape, types, values and that length alone.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace shmgemm::compute {
@@ -45,6 +46,8 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   void run(const Gemm& gemm);
+  // Products that do not wait for each other, shared out together.
+  void run(const Gemm* gemms, std::size_t count);
   unsigned threads() const;
 
  private:

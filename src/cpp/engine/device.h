@@ -46,9 +46,9 @@ struct DeviceHost {
   model::EventQueue& events;
   std::uint32_t owner;  // of its model's events, above 0
   model::Memory* memory;
-  DeviceObserver* observer;                // may be null
-  std::function<bool()> running;           // time may move; else nothing starts
-  std::function<void(const Op&)> compute;  // the values of a product that starts
+  DeviceObserver* observer;          // may be null
+  std::function<bool()> running;     // time may move; else nothing starts
+  std::function<void(Op&)> compute;  // the values of a product that starts
   // Called in simulated time, when an op has ended; the op is the device's no more. UNSUPPORTED
   // where the model refused it, ERROR where the model failed.
   std::function<void(Op*, shmgemm_status, const model::GemmTiming&)> ended;

@@ -22,7 +22,7 @@ bool is_served(const shmgemm_command& command) {
                            static_cast<compute::Dtype>(command.dtype_out));
 }
 
-compute::Gemm product_of(const shmgemm_command& command, std::byte* base) {
+compute::Gemm gemm_of(const shmgemm_command& command, std::byte* base) {
   compute::Gemm gemm;
   gemm.m = command.m;
   gemm.n = command.n;
@@ -82,10 +82,9 @@ HostPort::HostPort(std::shared_ptr<region::Region> region, const std::vector<Dev
       ended(op, status, timing);
     };
     devices_.push_back(std::make_unique<Device>(
-        setup.hardware,
-        DeviceHost{events_, owner, setup.memory, setup.observer, [this] { return running(); },
-                   [this](const Op& op) { compute(op); }, on_end, options_.log, options_.limits,
-                   options_.last_cycle}));
+        setup.hardware, DeviceHost{events_, owner, setup.memory, setup.observer,
+                                   [this] { return running(); }, [this](Op& op) { compute(op); },
+                                   on_end, options_.log, options_.limits, options_.last_cycle}));
   }
 }
 
@@ -120,7 +119,7 @@ bool HostPort::poll() {
       if (flushing()) turn_ = (index + 1) % connections;
     }
   }
-  return took;
+  return took || (!flushing() && compute_ahead());
 }
 
 void HostPort::connect(std::shared_ptr<Connection> connection) {
@@ -154,6 +153,7 @@ void HostPort::dismiss() {
 
 void HostPort::dismiss(Connection& connection) {
   if (flush_.connection == &connection) flush_ = Flush{};
+  ahead_.forget(connection);
   for (const auto& device : devices_) {
     device->drop_queued(&connection, [&connection](Op* op) { connection.ops.remove(op); });
   }
@@ -276,8 +276,9 @@ void HostPort::accept(Connection& connection, const Arrived& arrived) {
   }
   devices_[command.device]->enqueue(op);
   // A client that never flushes would otherwise fill the table and wait for ever.
-  if ((command.flags & SHMGEMM_FLAG_FLUSH) == 0 && !connection.ops.full()) return;
+  if ((command.flags & SHMGEMM_FLAG_FLUSH) == 0 && !connection.ops.full()) return ahead_.add(op);
   flush_ = Flush{true, &connection, false, Dependency{op, op->ticket}, false, {}};
+  compute_up_to(connection, op->ticket);
   advance_devices();
 }
 
@@ -287,6 +288,7 @@ void HostPort::begin_flush_op(Connection& connection, const Arrived& arrived) {
   const Dependency dependency =
       target == nullptr ? Dependency{} : Dependency{target, target->ticket};
   flush_ = Flush{true, &connection, after == 0, dependency, true, arrived};
+  compute_up_to(connection, after == 0 ? UINT64_MAX : dependency.ticket);
   settle_flush();
   advance_devices();
 }
@@ -301,13 +303,49 @@ void HostPort::settle_flush() {
                             completion_of(flush_.arrived.command, SHMGEMM_STATUS_OK));
 }
 
-void HostPort::compute(const Op& op) const {
-  if (op.connection == nullptr) return;  // timed alone
-  compute::Gemm gemm = product_of(op.command, region_->base());
+compute::Gemm HostPort::product_of(const Op& op) const {
+  compute::Gemm gemm = gemm_of(op.command, region_->base());
   if ((op.command.flags & SHMGEMM_FLAG_BIT_ACCURATE) != 0) {
     gemm.accumulation_length = devices_[op.command.device]->accumulation_length(op.command);
   }
-  options_.compute(gemm);
+  return gemm;
+}
+
+void HostPort::compute(Op& op) {
+  if (op.connection == nullptr || op.values == Values::kThere) return;  // timed alone, or ahead
+  if (op.values == Values::kFailed) throw std::runtime_error("they could not be computed");
+  const compute::Gemm gemm = product_of(op);
+  options_.compute(&gemm, 1);
+  op.values = Values::kThere;
+}
+
+void HostPort::compute_wave(const std::vector<Op*>& wave) {
+  Values now = Values::kThere;
+  try {
+    gemms_.clear();
+    for (const Op* op : wave) gemms_.push_back(product_of(*op));
+    options_.compute(gemms_.data(), gemms_.size());
+  } catch (...) {
+    options_.log("the values of a product: " + model::current_exception_text());
+    now = Values::kFailed;
+  }
+  for (Op* op : wave) op->values = now;
+}
+
+bool HostPort::compute_ahead() {
+  if (ahead_.empty()) return false;
+  const std::vector<Op*>& wave = ahead_.next();
+  if (!wave.empty()) compute_wave(wave);
+  return !wave.empty();
+}
+
+// What was sent before the op that the host waits for, several products at a time.
+void HostPort::compute_up_to(const Connection& connection, std::uint64_t last_ticket) {
+  while (!ahead_.empty()) {
+    const std::vector<Op*>& wave = ahead_.next(connection, last_ticket);
+    if (wave.empty()) return;
+    compute_wave(wave);
+  }
 }
 
 void HostPort::ended(Op* op, shmgemm_status status, const model::GemmTiming& timing) {

@@ -1,12 +1,13 @@
 // The one place where an engine meets its hosts: it takes commands from every connection in turn,
 // checks a private copy, hands the op to its device and answers when simulated time reaches its
-// end. Devices start ops while a flush is served and at no other time, and a product's values are
-// computed when it starts: until then its operands may change. The embedded engine and the SST
-// element both drive it:
+// end. Devices start ops while a flush is served and at no other time. A product's values are
+// computed when it starts, or ahead of that while nothing else is to be done (ahead.h): its
+// operands are the device's from when it was sent. The embedded engine and the SST element both
+// drive it:
 //
 // Without a region it has no host; then ops come by enqueue() alone, in the SST element.
 //
-//   poll()      takes commands, up to and including one that flushes
+//   poll()      takes commands, up to and including one that flushes; else computes ahead
 //   flushing()  true: run_next() until it is false again
 //   wait()      nothing to do: sleep until a host rings
 #pragma once
@@ -21,6 +22,7 @@
 #include "abi/shmgemm_link.h"
 #include "abi/shmgemm_validate.h"
 #include "compute/gemm.h"
+#include "engine/ahead.h"
 #include "engine/connection.h"
 #include "engine/device.h"
 #include "engine/link_counters.h"
@@ -42,7 +44,7 @@ struct DeviceSetup {
 struct HostPortOptions {
   std::string engine_name = "embedded";
   std::uint32_t threads = 1;  // told to clients by GET_INFO
-  std::function<void(const compute::Gemm&)> compute;
+  std::function<void(const compute::Gemm* gemms, std::size_t count)> compute;
   std::function<void(const std::string&)> log = [](const std::string&) {};  // why an op failed
   model::EventLimits limits;
   model::Cycle last_cycle = kLastCycle;  // at most kLastCycle
@@ -58,7 +60,7 @@ class HostPort {
            model::EventQueue& events, HostPortOptions options);
 
   void enqueue(Op* op);  // of no connection, at events.now()
-  bool poll();           // true: took at least one command
+  bool poll();           // true: there was something to do
   bool flushing() const { return flush_.active; }
   // Runs the next event of the queue. Where there is none, a device waits for a model that has
   // forgotten it, and that op fails; an event that throws fails the op of its device.
@@ -92,7 +94,11 @@ class HostPort {
   void accept(Connection& connection, const Arrived& arrived);
   void begin_flush_op(Connection& connection, const Arrived& arrived);
   void settle_flush();
-  void compute(const Op& op) const;
+  compute::Gemm product_of(const Op& op) const;
+  void compute(Op& op);
+  void compute_wave(const std::vector<Op*>& wave);
+  bool compute_ahead();
+  void compute_up_to(const Connection& connection, std::uint64_t last_ticket);
   void ended(Op* op, shmgemm_status status, const model::GemmTiming& timing);
   void answer(const Op& op, shmgemm_status status, const model::GemmTiming& timing);
   shmgemm_info info(std::uint8_t device) const;
@@ -108,7 +114,9 @@ class HostPort {
   Connections connections_;
   Connections leaving_;  // gone, while an op of theirs is at work
   std::vector<std::unique_ptr<Device>> devices_;
-  std::size_t turn_ = 0;  // the connection to look at first
+  Ahead ahead_;
+  std::vector<compute::Gemm> gemms_;  // of a wave, kept for its memory
+  std::size_t turn_ = 0;              // the connection to look at first
   bool stopped_ = false;
   LinkCounters link_counters_;
 

@@ -148,7 +148,9 @@ void serve(const Arguments& arguments) {
   model::EventQueue events;
   engine::HostPortOptions options;
   options.threads = numbers.threads();
-  options.compute = [&numbers](const compute::Gemm& gemm) { numbers.run(gemm); };
+  options.compute = [&numbers](const compute::Gemm* gemms, std::size_t count) {
+    numbers.run(gemms, count);
+  };
   options.log = [](const std::string& text) {
     std::fprintf(stderr, "shmgemm-engine: %s\n", text.c_str());
   };

@@ -16,6 +16,10 @@ struct Op;
 struct Request;
 class Connection;
 
+// Of a product: whether C holds it yet. Of an op without a product: whether all that it waits for
+// has its values.
+enum class Values : std::uint8_t { kNone, kAwaited, kThere, kFailed };
+
 // An op that another waits for. Op slots are reused; the ticket tells whether it is still the same
 // op.
 struct Dependency {
@@ -32,6 +36,7 @@ struct Op {
   Request* request = nullptr;        // the older record it was made of
   std::byte* data = nullptr;         // of a READ or WRITE, the host's side
   bool alarm_set = false;            // an event at the release time is on its way
+  Values values = Values::kNone;
   model::Cycle start = 0;
   Dependency after;     // what the command names
   Dependency previous;  // the op before it in its stream

@@ -7,5 +7,6 @@ PYBIND11_MODULE(_core, module) {
   shmgemm::register_errors(module);
   shmgemm::register_model(module);
   shmgemm::register_block(module);
+  shmgemm::register_calls(module);
   shmgemm::register_session(module);
 }

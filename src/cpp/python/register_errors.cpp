@@ -19,6 +19,9 @@ void translate(std::exception_ptr pending) {
     std::rethrow_exception(pending);
   } catch (const Interrupted&) {
     if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  } catch (const Cancelled& error) {
+    const py::object type = py::module_::import("concurrent.futures").attr("CancelledError");
+    py::set_error(type, error.what());
   } catch (const DeviceLost& error) {
     raise("DeviceLost", error.what());
   } catch (const DeviceTimeout& error) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "python/bind.h"
+#include "python/call.h"
 #include "python/gil.h"
 #include "python/typed_block.h"
 
@@ -17,7 +18,6 @@ namespace shmgemm {
 namespace {
 
 using SessionPtr = std::shared_ptr<Session>;
-using View = std::tuple<std::uintptr_t, std::int64_t, std::int64_t, std::int64_t>;
 using Unlocked = py::call_guard<GilRelease>;
 
 // Called without the GIL from a thread that waits; true where a handler raised (Ctrl-C). Handlers
@@ -26,11 +26,6 @@ bool python_wants_to_stop() {
   if (!in_main_thread() || Py_IsInitialized() == 0) return false;
   const GilAcquire gil;
   return PyErr_CheckSignals() != 0;
-}
-
-MatrixView view_of(const View& view) {
-  return {reinterpret_cast<const void*>(std::get<0>(view)), std::get<1>(view), std::get<2>(view),
-          std::get<3>(view)};
 }
 
 // Its errors are the client's; Ctrl-C while it boots is left to Python.
@@ -104,22 +99,20 @@ shmgemm_completion gemm(Session& session, const std::string& name, std::uint32_t
                         std::uint32_t k, std::uint32_t batch, std::uint8_t dtype_in,
                         std::uint8_t dtype_out, const View& a, const View& b, const View& c,
                         std::uintptr_t bias, bool accumulate, std::uint8_t device) {
-  GemmCall call;
-  call.name = interned(name);
-  call.m = m;
-  call.n = n;
-  call.k = k;
-  call.batch = batch;
-  call.dtype_in = dtype_in;
-  call.dtype_out = dtype_out;
-  call.a = view_of(a);
-  call.b = view_of(b);
-  call.c = view_of(c);
-  call.bias = reinterpret_cast<const void*>(bias);
-  call.accumulate = accumulate;
-  call.device = device;
+  const GemmCall call =
+      call_of(name, m, n, k, batch, dtype_in, dtype_out, a, b, c, bias, accumulate, device);
   const GilRelease unlocked;
   return session.gemm(call);
+}
+
+std::shared_ptr<Future> gemm_async(Session& session, const GemmCall& call) {
+  const GilRelease unlocked;
+  return session.gemm_async(call);
+}
+
+std::vector<shmgemm_completion> gemm_batch(Session& session, const std::vector<GemmCall>& calls) {
+  const GilRelease unlocked;
+  return session.gemm_batch(calls);
 }
 
 py::dict info_dict(Session& session, std::uint8_t device) {
@@ -192,58 +185,9 @@ py::bytes wait_raw(Session& session, std::uint64_t id, double timeout_s) {
   return py::bytes(reinterpret_cast<const char*>(&completion), sizeof completion);
 }
 
-void register_records(py::module_& module) {
-  py::class_<shmgemm_completion>(module, "Completion")
-      .def_readonly("id", &shmgemm_completion::id)
-      .def_readonly("status", &shmgemm_completion::status)
-      .def_readonly("device", &shmgemm_completion::device)
-      .def_readonly("start_cycles", &shmgemm_completion::start_cycles)
-      .def_readonly("end_cycles", &shmgemm_completion::end_cycles)
-      .def_readonly("busy_cycles", &shmgemm_completion::busy_cycles)
-      .def_readonly("fill_drain_cycles", &shmgemm_completion::fill_drain_cycles)
-      .def_readonly("memory_stall_cycles", &shmgemm_completion::memory_stall_cycles);
-  const auto table = [](const std::uint64_t (&values)[SHMGEMM_LEVELS][SHMGEMM_OPERANDS]) {
-    std::vector<std::vector<std::uint64_t>> rows;
-    for (const auto& row : values) rows.emplace_back(std::begin(row), std::end(row));
-    return rows;
-  };
-  py::class_<OpRecord>(module, "OpRecord")
-      .def_property_readonly("name", [](const OpRecord& self) { return self.name; })
-      .def_readonly("scope", &OpRecord::scope)
-      .def_readonly("m", &OpRecord::m)
-      .def_readonly("n", &OpRecord::n)
-      .def_readonly("k", &OpRecord::k)
-      .def_readonly("batch", &OpRecord::batch)
-      .def_readonly("dtype_in", &OpRecord::dtype_in)
-      .def_readonly("dtype_out", &OpRecord::dtype_out)
-      .def_readonly("device", &OpRecord::device)
-      .def_readonly("start_cycles", &OpRecord::start_cycles)
-      .def_readonly("end_cycles", &OpRecord::end_cycles)
-      .def_readonly("busy_cycles", &OpRecord::busy_cycles)
-      .def_readonly("fill_drain_cycles", &OpRecord::fill_drain_cycles)
-      .def_readonly("memory_stall_cycles", &OpRecord::memory_stall_cycles)
-      .def_readonly("host_start_ns", &OpRecord::host_start_ns)
-      .def_readonly("host_ns", &OpRecord::host_ns)
-      .def_readonly("bytes_copied", &OpRecord::bytes_copied)
-      .def_readonly("macs", &OpRecord::macs)
-      .def_readonly("peak_macs_per_cycle", &OpRecord::peak_macs_per_cycle)
-      .def_readonly("folds", &OpRecord::folds)
-      .def_readonly("mapping_efficiency", &OpRecord::mapping_efficiency)
-      .def_readonly("compute_utilization", &OpRecord::compute_utilization)
-      .def_property_readonly("read_bytes",
-                             [table](const OpRecord& self) { return table(self.read_bytes); })
-      .def_property_readonly("write_bytes",
-                             [table](const OpRecord& self) { return table(self.write_bytes); })
-      .def_property_readonly("timeline", [](const OpRecord& self) {
-        return py::bytes(reinterpret_cast<const char*>(self.timeline.data()),
-                         self.timeline.size() * sizeof(shmgemm_timeline_entry));
-      });
-}
-
 }  // namespace
 
 void register_session(py::module_& module) {
-  register_records(module);
   using namespace py::literals;
   py::class_<Session, SessionPtr>(module, "Session")
       .def(py::init(&open_session), py::kw_only(), "engine_path"_a,
@@ -264,6 +208,12 @@ void register_session(py::module_& module) {
           "address"_a, "nbytes"_a)
       .def("gemm", &gemm, "name"_a, "m"_a, "n"_a, "k"_a, "batch"_a, "dtype_in"_a, "dtype_out"_a,
            "a"_a, "b"_a, "c"_a, "bias"_a = 0, "accumulate"_a = false, "device"_a = 0)
+      .def("gemm_async", &gemm_async, "call"_a)
+      .def("gemm_batch", &gemm_batch, "calls"_a)
+      .def("mark", &Session::mark, "stream"_a)
+      .def("wait_for", &Session::wait_for, "stream"_a, "mark"_a)
+      .def("reached", &Session::reached, "mark"_a, Unlocked())
+      .def("wait_until", &Session::await, "mark"_a, "timeout_s"_a, Unlocked())
       .def("noop", &Session::noop, "device"_a = 0, Unlocked())
       .def(
           "echo",

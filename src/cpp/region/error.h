@@ -32,6 +32,9 @@ struct SHMGEMM_EXCEPTION Closed
     : Error {  // the session was closed, or belongs to the process this one was forked from
   using Error::Error;
 };
+struct SHMGEMM_EXCEPTION Cancelled : Error {  // by who asked for it
+  using Error::Error;
+};
 struct SHMGEMM_EXCEPTION Interrupted : Error {  // the interrupt check said stop (Ctrl-C)
   using Error::Error;
 };
