@@ -3,6 +3,7 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include "torch/async.h"
 #include "torch/gradients.h"
 #include "torch/kernels.h"
 
@@ -29,5 +30,6 @@ void register_kernels() {
 
 PYBIND11_MODULE(_torch, module) {
   module.attr("TORCH_VERSION") = SHMGEMM_TORCH_VERSION;
+  shmgemm::torch_op::register_async(module);
   module.def("register_kernels", &shmgemm::torch_op::register_kernels);
 }

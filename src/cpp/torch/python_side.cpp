@@ -5,6 +5,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "python/gil.h"
 
@@ -87,13 +88,26 @@ at::Tensor python_linear_autograd(c10::DispatchKeySet keys, const at::Tensor& in
               "scope"_a = std::string(scope), "label"_a = std::string(label));
 }
 
-at::Tensor after_error(const Error& error, std::array<std::int64_t, 4> m_n_k_batch,
-                       at::IntArrayRef shape, at::ScalarType out_type, std::string_view label,
-                       const at::Tensor& a, const at::Tensor& b,
-                       const std::optional<at::Tensor>& bias) {
+at::Tensor after_error(const Error& error, const Described& described, const at::Tensor& a,
+                       const at::Tensor& b, const std::optional<at::Tensor>& bias) {
   const GilAcquire gil;
-  return call(kKernels, "after_error", class_name(error), std::string(error.what()), m_n_k_batch,
-              py::tuple(py::cast(shape.vec())), out_type, std::string(label), a, b, bias);
+  const GemmCall& gemm = described.call;
+  return call(kKernels, "after_error", class_name(error), std::string(error.what()),
+              py::make_tuple(gemm.m, gemm.n, gemm.k, gemm.batch),
+              py::tuple(py::cast(
+                  std::vector<std::int64_t>(described.shape.begin(), described.shape.end()))),
+              described.out_type, std::string(gemm.name), a, b, bias);
+}
+
+void raise(const Error& error) {
+  if (dynamic_cast<const Interrupted*>(&error) != nullptr) {
+    if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  } else if (dynamic_cast<const Cancelled*>(&error) != nullptr) {
+    py::set_error(py::module_::import("concurrent.futures").attr("CancelledError"), error.what());
+  } else {
+    py::set_error(py::module_::import("shmgemm.errors").attr(class_name(error)), error.what());
+  }
+  throw py::error_already_set();
 }
 
 void raise_interrupt() {

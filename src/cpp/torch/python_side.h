@@ -5,12 +5,12 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/DispatchKeySet.h>
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
 #include "region/error.h"
+#include "torch/describe.h"
 
 namespace shmgemm::torch_op {
 
@@ -31,10 +31,11 @@ at::Tensor python_linear_autograd(c10::DispatchKeySet keys, const at::Tensor& in
                                   std::string_view label);
 
 // The product by torch, counted and warned about, or the error as its Python class. B is K x N.
-at::Tensor after_error(const Error& error, std::array<std::int64_t, 4> m_n_k_batch,
-                       at::IntArrayRef shape, at::ScalarType out_type, std::string_view label,
-                       const at::Tensor& a, const at::Tensor& b,
-                       const std::optional<at::Tensor>& bias);
+at::Tensor after_error(const Error& error, const Described& described, const at::Tensor& a,
+                       const at::Tensor& b, const std::optional<at::Tensor>& bias);
+
+// The error as its Python class; with the GIL held, for a function of the module.
+[[noreturn]] void raise(const Error& error);
 
 // The exception that Python's signal handler raised during a wait (Ctrl-C).
 [[noreturn]] void raise_interrupt();

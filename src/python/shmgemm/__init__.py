@@ -23,17 +23,26 @@ if TYPE_CHECKING:
     from shmgemm._tensors import empty as empty
     from shmgemm._tensors import to_region as to_region
     from shmgemm.functional import offload_functional as offload_functional
+    from shmgemm.futures import Future as Future
     from shmgemm.nn import DeviceLinear as DeviceLinear
     from shmgemm.offload import offload_ as offload_
     from shmgemm.offload import restore_ as restore_
+    from shmgemm.ops import batch as batch
     from shmgemm.ops import gemm as gemm
+    from shmgemm.ops import gemm_async as gemm_async
     from shmgemm.ops import linear as linear
+    from shmgemm.ops import linear_async as linear_async
     from shmgemm.profiling import profile as profile
     from shmgemm.profiling import stats as stats
     from shmgemm.session import Session as Session
     from shmgemm.session import connect as connect
     from shmgemm.session import current as current
     from shmgemm.session import open as open
+    from shmgemm.streams import Event as Event
+    from shmgemm.streams import Stream as Stream
+    from shmgemm.streams import current_stream as current_stream
+    from shmgemm.streams import stream as stream
+    from shmgemm.streams import synchronize as synchronize
 
 # name -> (module with torch, module without it)
 _HOMES = {
@@ -43,6 +52,15 @@ _HOMES = {
     "Session": ("session", "session"),
     "gemm": ("ops", "_arrays"),
     "linear": ("ops", "_arrays"),
+    "gemm_async": ("ops", "_arrays"),
+    "linear_async": ("ops", "_arrays"),
+    "batch": ("ops", "_arrays"),
+    "Future": ("futures", "futures"),
+    "Stream": ("streams", "streams"),
+    "Event": ("streams", "streams"),
+    "stream": ("streams", "streams"),
+    "current_stream": ("streams", "streams"),
+    "synchronize": ("streams", "streams"),
     "empty": ("_tensors", "_arrays"),
     "to_region": ("_tensors", None),
     "DeviceLinear": ("nn", None),

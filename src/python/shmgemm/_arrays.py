@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shmgemm import _core, _dtypes, _fallback
 from shmgemm._plan import plan
 from shmgemm.errors import ShmgemmError, Unsupported
+from shmgemm.futures import Future, Together
 
 Array = NDArray[Any]
 
@@ -74,14 +75,34 @@ def gemm(a: object, b: object, *, out_dtype: Any = None, sim_device: int = 0) ->
 
     Types and errors as for torch tensors (see shmgemm.ops.gemm).
     """
+    return gemm_async(a, b, out_dtype=out_dtype, sim_device=sim_device).result()
+
+
+def linear(input: object, weight: object, bias: object = None, *, sim_device: int = 0) -> Array:
+    """input[..., K] @ weight[N, K].T + bias[N] on the simulated device."""
+    return linear_async(input, weight, bias, sim_device=sim_device).result()
+
+
+def batch(pairs: list[tuple[object, object]], *, sim_device: int = 0) -> list[Array]:
+    """The products of (A, B) pairs, all sent before the first is waited for."""
+    futures = [gemm_async(a, b, sim_device=sim_device) for a, b in pairs]
+    return [future.result() for future in futures]
+
+
+def gemm_async(
+    a: object, b: object, *, out_dtype: Any = None, sim_device: int = 0
+) -> Future[Array]:
+    """As `gemm`, without waiting (see shmgemm.ops.gemm_async)."""
     op = "shmgemm.gemm"
     return _product(
         _operand(a, op, "a", 2), _operand(b, op, "b", 2), None, out_dtype, sim_device, op
     )
 
 
-def linear(input: object, weight: object, bias: object = None, *, sim_device: int = 0) -> Array:
-    """input[..., K] @ weight[N, K].T + bias[N] on the simulated device."""
+def linear_async(
+    input: object, weight: object, bias: object = None, *, sim_device: int = 0
+) -> Future[Array]:
+    """As `linear`, without waiting."""
     op = "shmgemm.linear"
     x, w = _operand(input, op, "input", 1), _operand(weight, op, "weight", 2)
     if w.ndim != 2:
@@ -92,11 +113,19 @@ def linear(input: object, weight: object, bias: object = None, *, sim_device: in
             f"{op}: got bias of shape {getattr(vector, 'shape', None)}; expected ({w.shape[0]},)"
         )
     rows = x[np.newaxis] if x.ndim == 1 else x
-    result = _product(rows, w.T, vector, None, sim_device, op)
-    return result[0] if x.ndim == 1 else result
+    take = (lambda result: result[0]) if x.ndim == 1 else None
+    return _product(rows, w.T, vector, None, sim_device, op, take)
 
 
-def _product(a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, op: str) -> Array:
+def _product(
+    a: Array,
+    b: Array,
+    bias: Any,
+    out_dtype: Any,
+    sim_device: int,
+    op: str,
+    finish: Callable[[Array], Array] | None = None,
+) -> Future[Array]:
     if a.dtype != b.dtype:
         raise Unsupported(f"{op}: expected operands of one dtype, got {a.dtype} and {b.dtype}")
     _dtypes.check_sim_device(sim_device)
@@ -118,32 +147,41 @@ def _product(a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, op:
     if not steps.starts:
         result = _new(steps.shape, out_code, dtype)
         result[...] = 0 if bias is None else bias
-        return result
+        return Future(None, result if finish is None else finish(result))
+
+    def rescue(error: ShmgemmError) -> Array:
+        commands = len(steps.starts)
+        _fallback.fall(error, op, steps.m, steps.n, steps.k, steps.batch * commands)
+        return _on_cpu(a, b, bias, out_code, dtype)
+
     try:
         session = _core.current_session()
         result = _new(steps.shape, out_code, dtype)
         addresses = a.ctypes.data, b.ctypes.data, result.ctypes.data
-        for a_start, b_start, c_start in steps.starts:
-            session.gemm(
-                op.removeprefix("shmgemm."),
-                steps.m,
-                steps.n,
-                steps.k,
-                steps.batch,
-                code,
-                out_code,
-                (addresses[0] + a_start * item, *steps.a),
-                (addresses[1] + b_start * item, *steps.b),
-                (addresses[2] + c_start * out_item, *steps.c, 1),
-                0 if bias is None else bias.ctypes.data,
-                False,
-                sim_device,
+        parts = [
+            session.gemm_async(
+                _core.GemmCall(
+                    op.removeprefix("shmgemm."),
+                    steps.m,
+                    steps.n,
+                    steps.k,
+                    steps.batch,
+                    code,
+                    out_code,
+                    (addresses[0] + a_start * item, *steps.a),
+                    (addresses[1] + b_start * item, *steps.b),
+                    (addresses[2] + c_start * out_item, *steps.c, 1),
+                    0 if bias is None else bias.ctypes.data,
+                    False,
+                    sim_device,
+                )
             )
+            for a_start, b_start, c_start in steps.starts
+        ]
     except ShmgemmError as error:
-        commands = len(steps.starts)
-        _fallback.fall(error, op, steps.m, steps.n, steps.k, steps.batch * commands)
-        return _on_cpu(a, b, bias, out_code, dtype)
-    return result
+        fallen = rescue(error)
+        return Future(None, fallen if finish is None else finish(fallen))
+    return Future(Together(parts), result, rescue, finish)
 
 
 def _wrapped_dtype(code: int, dtype: object) -> Any:

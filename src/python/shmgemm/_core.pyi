@@ -124,6 +124,7 @@ class OpRecord:
     dtype_in: int
     dtype_out: int
     device: int
+    stream: int
     start_cycles: int
     end_cycles: int
     busy_cycles: int
@@ -143,6 +144,42 @@ class OpRecord:
     """Entries of 32 bytes as in abi.TimelineEntry, by core, kind and start; checked."""
 
 _View = tuple[int, int, int, int]  # address, batch stride, row stride, column stride (elements)
+
+class GemmCall:
+    """A product as the device is told of it; it must stay as it is until it is done."""
+
+    def __init__(
+        self,
+        name: str,
+        m: int,
+        n: int,
+        k: int,
+        batch: int,
+        dtype_in: int,
+        dtype_out: int,
+        a: _View,
+        b: _View,
+        c: _View,
+        bias: int = 0,
+        accumulate: bool = False,
+        device: int = 0,
+    ) -> None: ...
+
+class Future:
+    def done(self) -> bool: ...
+    def wait(self, timeout_s: float) -> bool:
+        """False where it passed first; below 0: no limit."""
+    def result(self) -> Completion: ...
+    def cancel(self) -> bool: ...
+
+class StreamMark: ...
+
+FIRST_STREAM: int
+
+def set_current_stream(stream: int) -> None:
+    """Of this thread; 0: each device's own."""
+
+def current_stream() -> int: ...
 
 class Session:
     def __init__(
@@ -192,6 +229,14 @@ class Session:
         device: int = 0,
     ) -> Completion:
         """Blocks until C holds the product, without the GIL; Ctrl-C works. `bias`: address or 0."""
+    def gemm_async(self, call: GemmCall) -> Future: ...
+    def gemm_batch(self, calls: list[GemmCall]) -> list[Completion]:
+        """One submission; returns when all are there."""
+    def mark(self, stream: int) -> StreamMark: ...
+    def wait_for(self, stream: int, mark: StreamMark) -> None: ...
+    def reached(self, mark: StreamMark) -> bool: ...
+    def wait_until(self, mark: StreamMark, timeout_s: float) -> bool:
+        """False where it passed first; below 0: no limit."""
     def noop(self, device: int = 0) -> Completion: ...
     def echo(self, x: int, y: int, z: int) -> tuple[int, int, int]: ...
     def flush(self) -> Completion: ...

@@ -113,6 +113,54 @@ class _Linear(torch.autograd.Function):
         return None, grad_input, grad_weight, grad_bias, None, None, None
 
 
+class _SentGemm(torch.autograd.Function):
+    """A product whose value is there: what is left is to tell autograd where it comes from."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, a: Tensor, b: Tensor, out_dtype: Any, device: int
+    ) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.options = (device, "")
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return _Gemm.backward(ctx, gradient)[:5]
+
+
+class _SentLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None, device: int
+    ) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.options = (device, "")
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return _Linear.backward(ctx, gradient)[:5]
+
+
+def attach_gemm(a: Tensor, b: Tensor, out_dtype: Any, device: int, value: Tensor) -> Tensor:
+    """The value of a @ b as autograd knows it."""
+    result: Tensor = _SentGemm.apply(  # type: ignore[no-untyped-call]
+        value, a, b, out_dtype, device
+    )
+    return result
+
+
+def attach_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, device: int, value: Tensor
+) -> Tensor:
+    """The value of linear(input, weight, bias) as autograd knows it."""
+    result: Tensor = _SentLinear.apply(  # type: ignore[no-untyped-call]
+        value, input, weight, bias, device
+    )
+    return result
+
+
 # Past Function.apply, which refuses functorch's levels without a setup_context (slow to bind): they
 # are the dispatcher's business here, as for an autograd kernel in C++.
 _apply_gemm: Callable[..., Tensor] = super(torch.autograd.Function, _Gemm).apply
@@ -181,7 +229,7 @@ def _make_dual(result: Tensor, tangents: list[Tensor]) -> Tensor:
     return dual
 
 
-def _has_tangent(*tensors: Tensor | None) -> bool:
+def has_tangent(*tensors: Tensor | None) -> bool:
     """Forward-mode differentiation is going on, and one of these is a dual tensor."""
     return (
         forward_ad._current_level >= 0
@@ -230,7 +278,7 @@ def gemm_autograd(
     scope: str = "",
     label: str = "gemm",
 ) -> Tensor:
-    if _has_tangent(a, b):
+    if has_tangent(a, b):
         options = {"sim_device": sim_device, "scope": scope, "label": label}
         return _gemm_forward_mode(a, b, out_dtype=out_dtype, **options)
     if (a.requires_grad or b.requires_grad) and torch.is_grad_enabled():
@@ -251,7 +299,7 @@ def linear_autograd(
     scope: str = "",
     label: str = "linear",
 ) -> Tensor:
-    if _has_tangent(input, weight, bias):
+    if has_tangent(input, weight, bias):
         options = {"sim_device": sim_device, "scope": scope, "label": label}
         return _linear_forward_mode(input, weight, bias, **options)
     needs_grad = (

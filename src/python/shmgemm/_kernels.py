@@ -5,7 +5,7 @@ No matrix byte is copied here: operands in the region are used in place, the cli
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def _run_one(
         return result
     except ShmgemmError as error:
         _fallback.fall(error, label, m, n, k, 1)
-        return _on_cpu(shape, a, b.mT if b_is_weight else b, bias, out_code)
+        return on_cpu(shape, a, b.mT if b_is_weight else b, bias, out_code)
     finally:
         if outer_scope is not None:
             _core.set_scope(outer_scope)
@@ -122,18 +122,50 @@ def linear_cpu(
         return _run_one(
             input, weight, bias, True, shape, (m, n, k), code, (k, 1), sim_device, scope, label
         )
+    steps, input, matrix = _linear_plan(input, weight)
+    return _run(steps, input, matrix, bias, out_code, sim_device, scope, label)
+
+
+def _linear_plan(input: Tensor, weight: Tensor) -> tuple[Plan, Tensor, Tensor]:
+    """The plan, the input (copied where no one command can say it), and the weight as K x N."""
+    op = "shmgemm.linear"
     rows, matrix = input.detach(), weight.detach().mT
     if rows.dim() == 1:
         rows = rows.unsqueeze(0)
-    steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), "shmgemm.linear")
+    steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), op)
     if (
         steps.batch > 1 or len(steps.starts) > 1
     ):  # one product whatever the layout; copied, as by torch
         rows = input = rows.contiguous()
-        steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), "shmgemm.linear")
+        steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), op)
     if input.dim() == 1:
         steps = steps._replace(shape=steps.shape[1:])
-    return _run(steps, input, matrix, bias, out_code, sim_device, scope, label)
+    return steps, input, matrix
+
+
+class Calls(NamedTuple):
+    """What a product is to the device: where its result will lie, and what to send for it."""
+
+    result: Tensor
+    calls: list[_core.GemmCall]
+    held: tuple[Tensor | None, ...]  # copies that the calls read
+
+
+def gemm_calls(
+    session: _core.Session, a: Tensor, b: Tensor, out_dtype: torch.dtype | None, sim_device: int
+) -> Calls:
+    """Of a[..., M, K] @ b[..., K, N], as the op checks and cuts it."""
+    out_code = check_gemm(a, b, out_dtype)
+    steps = plan(a.shape, a.stride(), b.shape, b.stride())
+    return _calls(session, steps, a, b, None, out_code, sim_device, "gemm")
+
+
+def linear_calls(
+    session: _core.Session, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
+) -> Calls:
+    out_code = check_linear(input, weight, bias)
+    steps, input, matrix = _linear_plan(input, weight)
+    return _calls(session, steps, input, matrix, bias, out_code, sim_device, "linear")
 
 
 def _run(
@@ -147,25 +179,26 @@ def _run(
     label: str,
 ) -> Tensor:
     """Run a plan's commands; an ordinary product on the CPU where the device cannot."""
-    if not steps.starts:
-        result = new(steps.shape, out_code)
-        with torch.no_grad():
-            return result.zero_() if bias is None else result.copy_(bias)
     outer_scope = _core.scope() if scope else ""
     try:
         if scope:
             _core.set_scope(scope)
-        return _submit(steps, a, b, bias, out_code, sim_device, label)
+        session = _core.current_session()
+        result, calls, _held = _calls(session, steps, a, b, bias, out_code, sim_device, label)
+        if calls:
+            session.gemm_batch(calls)
+        return result
     except ShmgemmError as error:
         commands = len(steps.starts)
         _fallback.fall(error, label, steps.m, steps.n, steps.k, steps.batch * commands)
-        return _on_cpu(steps.shape, a, b, bias, out_code)
+        return on_cpu(steps.shape, a, b, bias, out_code)
     finally:
         if scope:
             _core.set_scope(outer_scope)
 
 
-def _submit(
+def _calls(
+    session: _core.Session,
     steps: Plan,
     a: Tensor,
     b: Tensor,
@@ -173,17 +206,19 @@ def _submit(
     out_code: int,
     sim_device: int,
     label: str,
-) -> Tensor:
-    session = _core.current_session()
+) -> Calls:
     result = new(steps.shape, out_code, session)
+    if not steps.starts:
+        with torch.no_grad():
+            return Calls(result.zero_() if bias is None else result.copy_(bias), [], ())
     code = CODES[a.dtype]
     if bias is not None:
         bias = _device_bias(bias)
     bias_address = 0 if bias is None else bias.data_ptr()
     item, out_item = _dtypes.ITEM_BYTES[code], _dtypes.ITEM_BYTES[out_code]
     a_address, b_address, c_address = a.data_ptr(), b.data_ptr(), result.data_ptr()
-    for a_start, b_start, c_start in steps.starts:
-        session.gemm(
+    calls = [
+        _core.GemmCall(
             label,
             steps.m,
             steps.n,
@@ -198,7 +233,9 @@ def _submit(
             False,
             sim_device,
         )
-    return result
+        for a_start, b_start, c_start in steps.starts
+    ]
+    return Calls(result, calls, (a, b, bias))
 
 
 def _device_bias(bias: Tensor) -> Tensor:
@@ -208,7 +245,7 @@ def _device_bias(bias: Tensor) -> Tensor:
     return bias.detach().to(torch.float32).contiguous()
 
 
-def _on_cpu(
+def on_cpu(
     shape: tuple[int, ...], a: Tensor, b: Tensor, bias: Tensor | None, out_code: int
 ) -> Tensor:
     """The same product by torch; through float32 (int8: float64), as its low precision is slow."""
@@ -237,7 +274,7 @@ def after_error(
     error: ShmgemmError = getattr(errors, class_name)(message)
     m, n, k, batch = m_n_k_batch
     _fallback.fall(error, label, m, n, k, batch)
-    return _on_cpu(shape, a, b, bias, CODES[out_dtype])
+    return on_cpu(shape, a, b, bias, CODES[out_dtype])
 
 
 def not_here(*operands: Any, **_: Any) -> Tensor:

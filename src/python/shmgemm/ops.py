@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shmgemm import _arrays, _gradients, _kernels, _transforms
+from shmgemm import _arrays, _gradients, _kernels, _sending, _transforms
 from shmgemm._library import gemm_op, library, linear_op
+from shmgemm.futures import Future
 
 
 def gemm(a: Any, b: Any, *, out_dtype: Any = None, sim_device: int = 0) -> Any:
@@ -34,6 +36,36 @@ def linear(input: Any, weight: Any, bias: Any = None, *, sim_device: int = 0) ->
     if isinstance(input, Tensor) and isinstance(weight, Tensor):
         return linear_op(input, weight, bias, sim_device=sim_device)
     return _arrays.linear(input, weight, bias, sim_device=sim_device)
+
+
+def gemm_async(a: Any, b: Any, *, out_dtype: Any = None, sim_device: int = 0) -> Future[Any]:
+    """As `gemm`, without waiting: a Future of A[..., M, K] @ B[..., K, N].
+
+    It goes to this thread's stream (shmgemm.stream). The operands must not change until the future
+    is done. Differentiable. Shapes and types that cannot be multiplied raise Unsupported here, what
+    happens on the device is raised (or falls back to the CPU) by `result()`.
+    """
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _sending.gemm_async(_extension, a, b, out_dtype, sim_device)
+    return _arrays.gemm_async(a, b, out_dtype=out_dtype, sim_device=sim_device)
+
+
+def linear_async(input: Any, weight: Any, bias: Any = None, *, sim_device: int = 0) -> Future[Any]:
+    """As `linear`, without waiting: a Future of input[..., K] @ weight[N, K].T + bias[N]."""
+    if isinstance(input, Tensor) and isinstance(weight, Tensor):
+        return _sending.linear_async(_extension, input, weight, bias, sim_device)
+    return _arrays.linear_async(input, weight, bias, sim_device=sim_device)
+
+
+def batch(products: Iterable[tuple[Any, Any]], *, sim_device: int = 0) -> list[Any]:
+    """The products of (A, B) pairs of any shapes, in one submission: [A @ B, ...].
+
+    One wake-up and one flush for all of them. Operands and errors as for `gemm`.
+    """
+    pairs = [(a, b) for a, b in products]
+    if all(isinstance(x, Tensor) for pair in pairs for x in pair):
+        return _sending.batch(_extension, pairs, sim_device)
+    return _arrays.batch(pairs, sim_device=sim_device)
 
 
 def _load_extension() -> tuple[Any, str]:

@@ -1,0 +1,152 @@
+#include "torch/async.h"
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <utility>
+#include <vector>
+
+#include "python/gil.h"
+#include "torch/describe.h"
+#include "torch/python_side.h"
+
+namespace py = pybind11;
+
+namespace shmgemm::torch_op {
+namespace {
+
+// Region blocks start on multiples of it, and so do the results within one.
+constexpr std::uint64_t kAlign = SHMGEMM_BLOCK_ALIGN;
+
+// One product under way, with the tensors that it reads.
+class Sent {
+ public:
+  Sent(std::shared_ptr<Future> future, at::Tensor a, at::Tensor b, at::Tensor bias)
+      : future_(std::move(future)), a_(std::move(a)), b_(std::move(b)), bias_(std::move(bias)) {}
+
+  bool done() {
+    return call([&] { return future_->done(); });
+  }
+  bool wait(double timeout_s) {
+    return call([&] { return future_->wait(timeout_s); });
+  }
+  void result() {
+    call([&] { return future_->result(); });
+  }
+  bool cancel() {
+    return call([&] { return future_->cancel(); });
+  }
+
+ private:
+  template <class Function>
+  auto call(Function&& function) -> decltype(function()) {
+    try {
+      const GilRelease unlocked;
+      return function();
+    } catch (const Error& error) {
+      raise(error);
+    }
+  }
+
+  std::shared_ptr<Future> future_;
+  at::Tensor a_, b_, bias_;
+};
+
+// (what is under way, the tensor that will hold it)
+py::object send(Session& session, Described& described, const at::Tensor& a, const at::Tensor& b) {
+  std::shared_ptr<Block> block;
+  std::shared_ptr<Future> future;
+  try {
+    const GilRelease unlocked;
+    block = session.allocate(described.result_bytes());
+    described.put_result(block->data());
+    future = session.gemm_async(described.call);
+  } catch (const Error& error) {
+    raise(error);
+  }
+  at::Tensor value = tensor_in(block, block->data(), described.shape, described.out_type);
+  return py::make_tuple(std::make_unique<Sent>(std::move(future), a, b, described.device_bias),
+                        std::move(value));
+}
+
+py::object send_gemm(const at::Tensor& a, const at::Tensor& b, std::int64_t sim_device) {
+  const auto session = current_session_or_null();
+  Described described;
+  if (session == nullptr || !describe_gemm(a, b, sim_device, "gemm", described)) return py::none();
+  return send(*session, described, a, b);
+}
+
+py::object send_linear(const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, std::int64_t sim_device) {
+  const auto session = current_session_or_null();
+  Described described;
+  if (session == nullptr ||
+      !describe_linear(input, weight, bias, sim_device, "linear", described)) {
+    return py::none();
+  }
+  return send(*session, described, input, weight);
+}
+
+std::uint64_t aligned(std::uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// All results lie in one block, which lives as long as one of them.
+std::shared_ptr<Block> put_results(Session& session, std::vector<Described>& described) {
+  std::uint64_t bytes = 0;
+  for (const Described& one : described) bytes += aligned(one.result_bytes());
+  auto block = session.allocate(bytes);
+  auto* at = static_cast<std::byte*>(block->data());
+  for (Described& one : described) {
+    one.put_result(at);
+    at += aligned(one.result_bytes());
+  }
+  return block;
+}
+
+std::shared_ptr<Block> run(Session& session, std::vector<Described>& described) {
+  try {
+    const GilRelease unlocked;
+    auto block = put_results(session, described);
+    std::vector<GemmCall> calls;
+    calls.reserve(described.size());
+    for (const Described& one : described) calls.push_back(one.call);
+    session.gemm_batch(calls);
+    return block;
+  } catch (const Error& error) {
+    raise(error);
+  }
+}
+
+// The results of (A, B) pairs, or None where one of them is not simple.
+py::object batch(const std::vector<std::pair<at::Tensor, at::Tensor>>& pairs,
+                 std::int64_t sim_device) {
+  const auto session = current_session_or_null();
+  std::vector<Described> described(pairs.size());
+  if (session == nullptr || pairs.empty()) return py::none();
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    if (!describe_gemm(pairs[i].first, pairs[i].second, sim_device, "gemm", described[i])) {
+      return py::none();
+    }
+  }
+  const auto block = run(*session, described);
+  py::list results(pairs.size());
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const Described& one = described[i];
+    results[i] = tensor_in(block, const_cast<void*>(one.call.c.data), one.shape, one.out_type);
+  }
+  return results;
+}
+
+}  // namespace
+
+void register_async(py::module_& module) {
+  using namespace py::literals;
+  py::class_<Sent>(module, "Sent")
+      .def("done", &Sent::done)
+      .def("wait", &Sent::wait, "timeout_s"_a)
+      .def("result", &Sent::result)
+      .def("cancel", &Sent::cancel);
+  module.def("send_gemm", &send_gemm, "a"_a, "b"_a, "sim_device"_a);
+  module.def("send_linear", &send_linear, "input"_a, "weight"_a, "bias"_a, "sim_device"_a);
+  module.def("batch", &batch, "pairs"_a, "sim_device"_a);
+}
+
+}  // namespace shmgemm::torch_op

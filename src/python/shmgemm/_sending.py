@@ -1,0 +1,136 @@
+"""torch products without waiting: straight to the device where they are plain, else as the ops do.
+
+Plain are dense CPU tensors outside of torch's transforms. What autograd has to know of is sent like
+any other product, and told to autograd when its value is there.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shmgemm import _core, _fallback, _gradients, _kernels
+from shmgemm._checks import check_gemm
+from shmgemm._dtypes import check_sim_device
+from shmgemm._library import gemm_op, linear_op
+from shmgemm._plan import broadcast_batch
+from shmgemm._tensors import CODES, DTYPES
+from shmgemm.errors import ShmgemmError
+from shmgemm.futures import Future, Sent, Together
+
+_c: Any = torch._C
+
+
+def _is_plain(*tensors: Tensor | None) -> bool:
+    if torch.is_autocast_enabled("cpu") or _c._len_torch_dispatch_stack():
+        return False
+    if _c._functorch.peek_interpreter_stack() is not None or _gradients.has_tangent(*tensors):
+        return False
+    return all(
+        t is None or (type(t) in (Tensor, nn.Parameter) and t.is_cpu and t.layout is torch.strided)
+        for t in tensors
+    )
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _rescue(
+    label: str,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    error: ShmgemmError,
+) -> Tensor:
+    """The product by torch, counted and warned about, or the error; B is K x N."""
+    m, k, n = a.shape[-2] if a.dim() > 1 else 1, a.shape[-1], b.shape[-1]
+    _fallback.fall(error, label, m, n, k, math.prod(shape) // max(1, m * n))
+    return _kernels.on_cpu(shape, a, b, bias, CODES[dtype])
+
+
+def gemm_async(
+    extension: Any, a: Tensor, b: Tensor, out_dtype: torch.dtype | None, sim_device: int
+) -> Future[Tensor]:
+    check_sim_device(sim_device)
+    if not _is_plain(a, b):
+        return Future(None, gemm_op(a, b, out_dtype=out_dtype, sim_device=sim_device))
+    session = _core.current_session()
+    sent = None
+    if extension is not None and out_dtype is None:
+        sent = extension.send_gemm(a, b, sim_device)
+    if sent is None:
+        sent = _send(_kernels.gemm_calls(session, a, b, out_dtype, sim_device), session, (a, b))
+    under_way, value = sent
+    finish = None
+    if _needs_grad(a, b):
+        finish = partial(_gradients.attach_gemm, a, b, out_dtype, sim_device)
+    rescue = partial(_rescue, "gemm", a, b, None, value.shape, value.dtype)
+    return Future(under_way, value, rescue, finish)
+
+
+def linear_async(
+    extension: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
+) -> Future[Tensor]:
+    check_sim_device(sim_device)
+    if not _is_plain(input, weight, bias):
+        return Future(None, linear_op(input, weight, bias, sim_device=sim_device))
+    session = _core.current_session()
+    sent = None
+    if extension is not None:
+        sent = extension.send_linear(input, weight, bias, sim_device)
+    if sent is None:
+        calls = _kernels.linear_calls(session, input, weight, bias, sim_device)
+        sent = _send(calls, session, (input, weight))
+    under_way, value = sent
+    finish = None
+    if _needs_grad(input, weight, bias):
+        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device)
+    rescue = partial(_rescue, "linear", input, weight.detach().mT, bias, value.shape, value.dtype)
+    return Future(under_way, value, rescue, finish)
+
+
+class _Holding(Together):
+    """Keeps the tensors whose memory the device reads."""
+
+    def __init__(self, parts: list[Sent], held: tuple[Any, ...]) -> None:
+        super().__init__(parts)
+        self._held = held
+
+
+def _send(
+    calls: _kernels.Calls, session: _core.Session, operands: tuple[Tensor, ...]
+) -> tuple[Sent | None, Tensor]:
+    if not calls.calls:
+        return None, calls.result
+    parts: list[Sent] = [session.gemm_async(call) for call in calls.calls]
+    return _Holding(parts, (*operands, calls.held, calls.result)), calls.result
+
+
+def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
+    check_sim_device(sim_device)
+    tensors = [tensor for pair in pairs for tensor in pair]
+    if extension is not None and _is_plain(*tensors) and not _needs_grad(*tensors):
+        _core.current_session()
+        try:
+            results: list[Tensor] | None = extension.batch(pairs, sim_device)
+        except ShmgemmError as error:
+            return [_after_error(error, a, b) for a, b in pairs]
+        if results is not None:
+            return results
+    for a, b in pairs:  # before the first is sent
+        check_gemm(a, b, None)
+    futures = [gemm_async(extension, a, b, None, sim_device) for a, b in pairs]
+    return [future.result() for future in futures]
+
+
+def _after_error(error: ShmgemmError, a: Tensor, b: Tensor) -> Tensor:
+    dtype = DTYPES[check_gemm(a, b, None)]
+    leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
+    return _rescue("gemm", a, b, None, (*leading, a.shape[-2], b.shape[-1]), dtype, error)

@@ -1,0 +1,138 @@
+"""Results of products that were sent without waiting for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from .errors import ShmgemmError
+
+T = TypeVar("T")
+
+
+class Sent(Protocol):
+    """What the compiled side says of one product; several look like one in `Together`."""
+
+    def done(self) -> bool: ...
+    def wait(self, timeout_s: float) -> bool: ...
+    def result(self) -> object: ...
+    def cancel(self) -> bool: ...
+
+
+class Together:
+    """Several products that are one result."""
+
+    def __init__(self, parts: Iterable[Sent]) -> None:
+        self._parts = list(parts)
+
+    def done(self) -> bool:
+        return all(part.done() for part in self._parts)
+
+    def wait(self, timeout_s: float) -> bool:
+        return all(part.wait(timeout_s) for part in self._parts)
+
+    def result(self) -> None:
+        for part in self._parts:
+            part.result()
+
+    def cancel(self) -> bool:
+        cancelled = [part.cancel() for part in self._parts]
+        return all(cancelled)
+
+
+class Future(Generic[T]):
+    """A product's result, there or still to come; returned by `gemm_async` and `linear_async`.
+
+    Its operands must not change before it is done. Dropped, the product goes on and is counted.
+    Awaitable in asyncio, and safe to share between threads.
+    """
+
+    __slots__ = ("__weakref__", "_error", "_finish", "_rescue", "_sent", "_value")
+
+    def __init__(
+        self,
+        sent: Sent | None,
+        value: T,
+        rescue: Callable[[ShmgemmError], T] | None = None,
+        finish: Callable[[T], T] | None = None,
+    ) -> None:
+        """`rescue` makes the value where the device failed, `finish` what is returned of it."""
+        self._sent = sent
+        self._value = value
+        self._rescue = rescue
+        self._finish = finish
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Whether result() would return at once. Never blocks; gets the engine going."""
+        sent = self._sent
+        return sent is None or sent.done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is done; False where `timeout` seconds passed first."""
+        sent = self._sent
+        return sent is None or sent.wait(-1.0 if timeout is None else max(0.0, timeout))
+
+    def result(self, timeout: float | None = None) -> T:
+        """The product, waiting for it at most `timeout` seconds (None: as long as it takes).
+
+        Raises TimeoutError where that passed (it may be asked again), CancelledError (of
+        concurrent.futures) after cancel(), and what a blocking call would raise; where that falls
+        back to the CPU, so does this.
+        """
+        sent = self._sent
+        if sent is not None:
+            if timeout is not None and not sent.wait(max(0.0, timeout)):
+                raise TimeoutError(f"the product is not there after {timeout} s")
+            self._settle(sent)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _settle(self, sent: Sent) -> None:
+        value = self._value
+        try:
+            sent.result()
+        except ShmgemmError as error:
+            if self._rescue is None:
+                self._error = error
+            else:
+                try:
+                    value = self._rescue(error)
+                except ShmgemmError as final:
+                    self._error = final
+        except Exception as error:  # CancelledError; KeyboardInterrupt leaves it as it is
+            self._error = error
+        if self._error is None and self._finish is not None:
+            value = self._finish(value)
+        self._value = value
+        self._sent = self._rescue = self._finish = None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What result() would raise, or None; TimeoutError is raised."""
+        try:
+            self.result(timeout)
+        except BaseException:
+            if self._error is None:
+                raise
+        return self._error
+
+    def cancel(self) -> bool:
+        """Nobody wants the result any more: False where it is there already.
+
+        What was sent cannot be called back: it is computed, timed and counted all the same.
+        """
+        sent = self._sent
+        return sent is not None and sent.cancel()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done():
+            waiting = asyncio.get_running_loop().run_in_executor(None, self.wait)
+            yield from waiting.__await__()
+        return self.result()
+
+    def __repr__(self) -> str:
+        if self._sent is None:
+            return f"<shmgemm.Future {'failed' if self._error else 'done'}>"
+        return "<shmgemm.Future under way>"
