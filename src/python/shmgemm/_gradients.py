@@ -132,15 +132,21 @@ class _SentGemm(torch.autograd.Function):
 class _SentLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None, device: int
+        ctx: Any,
+        value: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        device: int,
+        scope: str,
     ) -> Tensor:
         ctx.save_for_backward(input, weight)
-        ctx.options = (device, "")
+        ctx.options = (device, scope)
         return value.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return _Linear.backward(ctx, gradient)[:5]
+        return _Linear.backward(ctx, gradient)[:6]
 
 
 def attach_gemm(a: Tensor, b: Tensor, out_dtype: Any, device: int, value: Tensor) -> Tensor:
@@ -152,11 +158,16 @@ def attach_gemm(a: Tensor, b: Tensor, out_dtype: Any, device: int, value: Tensor
 
 
 def attach_linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None, device: int, value: Tensor
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    device: int,
+    scope: str,
+    value: Tensor,
 ) -> Tensor:
     """The value of linear(input, weight, bias) as autograd knows it."""
     result: Tensor = _SentLinear.apply(  # type: ignore[no-untyped-call]
-        value, input, weight, bias, device
+        value, input, weight, bias, device, scope
     )
     return result
 

@@ -12,6 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 
 from shmgemm import _core, _fallback, _gradients, _kernels
 from shmgemm._checks import check_gemm
@@ -25,8 +30,17 @@ from shmgemm.futures import Future, Sent, Together
 _c: Any = torch._C
 
 
+def _modes() -> list[TorchDispatchMode]:
+    return _get_current_dispatch_mode_stack() if _c._len_torch_dispatch_stack() else []
+
+
+def _only_counts(mode: TorchDispatchMode) -> bool:
+    """A profile's counter, which takes the MACs of the device's products from their records."""
+    return getattr(mode, "counts_device_products_by_records", False)
+
+
 def _is_plain(*tensors: Tensor | None) -> bool:
-    if torch.is_autocast_enabled("cpu") or _c._len_torch_dispatch_stack():
+    if torch.is_autocast_enabled("cpu") or not all(map(_only_counts, _modes())):
         return False
     if _c._functorch.peek_interpreter_stack() is not None or _gradients.has_tangent(*tensors):
         return False
@@ -52,7 +66,11 @@ def _rescue(
     """The product by torch, counted and warned about, or the error; B is K x N."""
     m, k, n = a.shape[-2] if a.dim() > 1 else 1, a.shape[-1], b.shape[-1]
     _fallback.fall(error, label, m, n, k, math.prod(shape) // max(1, m * n))
-    return _kernels.on_cpu(shape, a, b, bias, CODES[dtype])
+    for mode in _modes():
+        if _only_counts(mode) and label == "linear":
+            mode.fallen_linear_macs += math.prod(shape) * k  # type: ignore[attr-defined]
+    with _disable_current_modes():  # it is counted already
+        return _kernels.on_cpu(shape, a, b, bias, CODES[dtype])
 
 
 def gemm_async(
@@ -76,24 +94,41 @@ def gemm_async(
 
 
 def linear_async(
-    extension: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
+    extension: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sim_device: int,
+    scope: str = "",
 ) -> Future[Tensor]:
     check_sim_device(sim_device)
     if not _is_plain(input, weight, bias):
-        return Future(None, linear_op(input, weight, bias, sim_device=sim_device))
-    session = _core.current_session()
-    sent = None
-    if extension is not None:
-        sent = extension.send_linear(input, weight, bias, sim_device)
-    if sent is None:
-        calls = _kernels.linear_calls(session, input, weight, bias, sim_device)
-        sent = _send(calls, session, (input, weight))
-    under_way, value = sent
+        return Future(None, linear_op(input, weight, bias, sim_device=sim_device, scope=scope))
+    outer_scope = _core.scope()
+    try:
+        if scope:
+            _core.set_scope(scope)
+        under_way, value = _send_linear(extension, input, weight, bias, sim_device)
+    finally:
+        if scope:
+            _core.set_scope(outer_scope)
     finish = None
     if _needs_grad(input, weight, bias):
-        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device)
+        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device, scope)
     rescue = partial(_rescue, "linear", input, weight.detach().mT, bias, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
+
+
+def _send_linear(
+    extension: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
+) -> tuple[Sent | None, Tensor]:
+    session = _core.current_session()
+    if extension is not None:
+        sent: tuple[Sent, Tensor] | None = extension.send_linear(input, weight, bias, sim_device)
+        if sent is not None:
+            return sent
+    calls = _kernels.linear_calls(session, input, weight, bias, sim_device)
+    return _send(calls, session, (input, weight))
 
 
 class _Holding(Together):
