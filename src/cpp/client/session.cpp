@@ -76,6 +76,7 @@ class SentProduct final : public Future {
   bool done() override { return over_.load() || op_.channel->settled(op_.id); }
   bool wait(double timeout_s) override;
   shmgemm_completion result() override;
+  StreamMark mark() const override { return {op_.channel, op_.id}; }
   bool cancel() override;
 
  private:
@@ -99,6 +100,7 @@ class DoneProduct final : public Future {
   bool done() override { return true; }
   bool wait(double) override { return true; }
   shmgemm_completion result() override { return completion_; }
+  StreamMark mark() const override { return {}; }
   bool cancel() override { return false; }
 
  private:
@@ -173,7 +175,7 @@ class SessionImpl {
   void start();
   void start_once();
   shmgemm_command command_of(const client::InFlight& product);
-  void keep_order(shmgemm_command& command);
+  void keep_order(shmgemm_command& command, const StreamMark& after);
   std::vector<shmgemm_completion> send_together(
       const std::vector<std::unique_ptr<client::InFlight>>& products);
   void end_generation();
@@ -336,14 +338,16 @@ void SessionImpl::check_product(const GemmCall& call) const {
 shmgemm_command SessionImpl::command_of(const client::InFlight& product) {
   shmgemm_command command = product.command();
   if (options_.bit_accurate) command.flags |= SHMGEMM_FLAG_BIT_ACCURATE;
-  keep_order(command);
+  keep_order(command, product.call().after);
   return command;
 }
 
-// What its stream waits for: the first as `after`, each other one as a NOOP before it in the
+// What it and its stream wait for: the first as `after`, each other one as a NOOP before it in the
 // stream.
-void SessionImpl::keep_order(shmgemm_command& command) {
-  for (const client::SentOp& op : streams_.take_dependencies(command.stream, channel_)) {
+void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) {
+  auto inputs = streams_.take_dependencies(command.stream, channel_);
+  if (after.channel != nullptr) inputs.push_back({static_cast<Channel*>(after.channel), after.id});
+  for (const client::SentOp& op : inputs) {
     const auto id = static_cast<std::uint32_t>(op.id);
     if (command.after == 0) {
       command.after = id;

@@ -24,6 +24,12 @@ struct MatrixView {
   std::int64_t column_stride = 1;
 };
 
+// A place in a stream: what was sent before it; or one product.
+struct StreamMark {
+  void* channel = nullptr;  // null: nothing to wait for
+  std::uint64_t id = 0;
+};
+
 // C (m x n) = A (m x k) B (k x n) (+ bias), `batch` times. No dimension is 0. Operands that lie in
 // the session's region are used in place; others are staged with one copy. C has column_stride 1.
 struct GemmCall {
@@ -36,6 +42,7 @@ struct GemmCall {
   bool accumulate = false;
   std::uint8_t device = 0;
   std::uint32_t stream = 0;  // 0: the device's own
+  StreamMark after;          // of this session: it starts when that has ended
 };
 
 // Numbers below are the devices' own streams.
@@ -114,15 +121,10 @@ class Future {
   virtual ~Future() = default;
   virtual bool done() = 0;                  // never blocks; the first asks the engine to go on
   virtual bool wait(double timeout_s) = 0;  // until done; below 0: no limit; false where it passed
-  virtual shmgemm_completion
-  result() = 0;               // waits; C holds the result, or what went wrong is thrown
+  // Waits; C holds the result, or what went wrong is thrown.
+  virtual shmgemm_completion result() = 0;
+  virtual StreamMark mark() const = 0;
   virtual bool cancel() = 0;  // nobody wants it any more; false where it is done
-};
-
-// A place in a stream: what was sent before it.
-struct StreamMark {
-  void* channel = nullptr;
-  std::uint64_t id = 0;
 };
 
 class Session : public std::enable_shared_from_this<Session> {

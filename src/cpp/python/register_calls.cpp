@@ -92,7 +92,7 @@ void register_futures(py::module_& module) {
 GemmCall call_of(const std::string& name, std::uint32_t m, std::uint32_t n, std::uint32_t k,
                  std::uint32_t batch, std::uint8_t dtype_in, std::uint8_t dtype_out, const View& a,
                  const View& b, const View& c, std::uintptr_t bias, bool accumulate,
-                 std::uint8_t device) {
+                 std::uint8_t device, const std::shared_ptr<Future>& after) {
   GemmCall call;
   call.name = interned(name);
   call.m = m;
@@ -108,12 +108,13 @@ GemmCall call_of(const std::string& name, std::uint32_t m, std::uint32_t n, std:
   call.accumulate = accumulate;
   call.device = device;
   call.stream = current_stream();
+  if (after != nullptr) call.after = after->mark();
   return call;
 }
 
 void register_calls(py::module_& module) {
-  register_records(module);
   register_futures(module);
+  register_records(module);
 }
 
 }  // namespace shmgemm

@@ -76,13 +76,15 @@ py::object send_gemm(const at::Tensor& a, const at::Tensor& b, std::int64_t sim_
 }
 
 py::object send_linear(const at::Tensor& input, const at::Tensor& weight,
-                       const std::optional<at::Tensor>& bias, std::int64_t sim_device) {
+                       const std::optional<at::Tensor>& bias, std::int64_t sim_device,
+                       const Sent* after) {
   const auto session = current_session_or_null();
   Described described;
   if (session == nullptr ||
       !describe_linear(input, weight, bias, sim_device, "linear", described)) {
     return py::none();
   }
+  if (after != nullptr) described.call.after = after->mark();
   return send(*session, described, input, weight);
 }
 
@@ -145,7 +147,8 @@ void register_async(py::module_& module) {
       .def("result", &Sent::result)
       .def("cancel", &Sent::cancel);
   module.def("send_gemm", &send_gemm, "a"_a, "b"_a, "sim_device"_a);
-  module.def("send_linear", &send_linear, "input"_a, "weight"_a, "bias"_a, "sim_device"_a);
+  module.def("send_linear", &send_linear, "input"_a, "weight"_a, "bias"_a, "sim_device"_a,
+             "after"_a.none(true));
   module.def("batch", &batch, "pairs"_a, "sim_device"_a);
 }
 

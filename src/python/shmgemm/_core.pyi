@@ -163,6 +163,7 @@ class GemmCall:
         bias: int = 0,
         accumulate: bool = False,
         device: int = 0,
+        after: Future | None = None,
     ) -> None: ...
 
 class Future:

@@ -100,15 +100,19 @@ def linear_async(
     bias: Tensor | None,
     sim_device: int,
     scope: str = "",
+    after: Sent | None = None,
 ) -> Future[Tensor]:
+    """`after`: what is to write `input`, sent to the same session; it is waited for there."""
     check_sim_device(sim_device)
     if not _is_plain(input, weight, bias):
+        if after is not None:
+            after.wait(-1.0)
         return Future(None, linear_op(input, weight, bias, sim_device=sim_device, scope=scope))
     outer_scope = _core.scope()
     try:
         if scope:
             _core.set_scope(scope)
-        under_way, value = _send_linear(extension, input, weight, bias, sim_device)
+        under_way, value = _send_linear(extension, input, weight, bias, sim_device, after)
     finally:
         if scope:
             _core.set_scope(outer_scope)
@@ -120,13 +124,22 @@ def linear_async(
 
 
 def _send_linear(
-    extension: Any, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
+    extension: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sim_device: int,
+    after: Sent | None,
 ) -> tuple[Sent | None, Tensor]:
     session = _core.current_session()
     if extension is not None:
-        sent: tuple[Sent, Tensor] | None = extension.send_linear(input, weight, bias, sim_device)
+        sent: tuple[Sent, Tensor] | None = extension.send_linear(
+            input, weight, bias, sim_device, after
+        )
         if sent is not None:
             return sent
+    if after is not None:
+        after.wait(-1.0)
     calls = _kernels.linear_calls(session, input, weight, bias, sim_device)
     return _send(calls, session, (input, weight))
 
