@@ -76,7 +76,7 @@ class SentProduct final : public Future {
   bool done() override { return over_.load() || op_.channel->settled(op_.id); }
   bool wait(double timeout_s) override;
   shmgemm_completion result() override;
-  StreamMark mark() const override { return {op_.channel, op_.id}; }
+  StreamMark mark() const override { return {op_.channel, op_.id, op_.generation}; }
   bool cancel() override;
 
  private:
@@ -346,7 +346,12 @@ shmgemm_command SessionImpl::command_of(const client::InFlight& product) {
 // stream.
 void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) {
   auto inputs = streams_.take_dependencies(command.stream, channel_);
-  if (after.channel != nullptr) inputs.push_back({static_cast<Channel*>(after.channel), after.id});
+  if (after.channel != nullptr) {
+    if (after.generation != heap_->region().generation()) {
+      throw DeviceLost("the product that this one waits for was lost with its engine");
+    }
+    inputs.push_back({static_cast<Channel*>(after.channel), after.id, after.generation});
+  }
   for (const client::SentOp& op : inputs) {
     const auto id = static_cast<std::uint32_t>(op.id);
     if (command.after == 0) {
@@ -384,8 +389,10 @@ void SessionImpl::settle(client::InFlight& product, const shmgemm_completion& co
 
 client::SentOp SessionImpl::send(client::InFlight& product) {
   const shmgemm_command command = command_of(product);
+  const std::uint32_t generation = heap_->region().generation();
   try {
-    const client::SentOp op{&channel_, channel_.submit(command, false, Channel::kNoDeadline)};
+    const client::SentOp op{&channel_, channel_.submit(command, false, Channel::kNoDeadline),
+                            generation};
     streams_.sent(command.stream, op);
     return op;
   } catch (const Closed&) {
@@ -583,12 +590,12 @@ std::vector<shmgemm_completion> Session::gemm_batch(const std::vector<GemmCall>&
 
 StreamMark Session::mark(std::uint32_t stream) const {
   const client::SentOp op = impl_->streams().last(stream);
-  return {op.channel, op.id};
+  return {op.channel, op.id, op.generation};
 }
 
 void Session::wait_for(std::uint32_t stream, const StreamMark& mark) {
   if (impl_->closed()) throw_closed();
-  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id});
+  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id, mark.generation});
 }
 
 bool Session::reached(const StreamMark& mark) {
