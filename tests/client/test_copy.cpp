@@ -90,6 +90,16 @@ TEST(Copy, PlanesBackwardsAndInterleaved) {
   EXPECT_TRUE(copies_right(heads, 4 * 128 * 256, from, 0));
 }
 
+TEST(Copy, ManyElementsByTwoThreads) {
+  constexpr std::uint64_t kRows = 700, kColumns = 900;
+  const Bytes from = numbered(kRows * kColumns * 8);
+  Bytes to(kRows * kColumns);
+  copy_elements({to.data(), from.data(), 1, kRows, kColumns, 2, std::int64_t{kRows} * 8});
+  for (std::uint64_t i = 0; i < to.size(); ++i) {
+    ASSERT_EQ(to[i], pattern(i / kColumns * 2 + i % kColumns * kRows * 8));
+  }
+}
+
 template <class Element>
 void expect_gathered(std::int64_t row_step, std::int64_t column_step) {
   constexpr std::uint64_t kRows = 37, kColumns = 53;

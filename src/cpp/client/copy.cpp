@@ -4,6 +4,7 @@
 #include "client/copy.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "client/copy_helper.h"
@@ -15,11 +16,13 @@
 namespace shmgemm::client {
 namespace {
 
-constexpr std::uint64_t kShareBytes = 8u << 20;    // from here on by two threads
-constexpr std::uint64_t kStreamBytes = 32u << 20;  // from here on past the caches
-constexpr std::uint64_t kStreamLineBytes = 1024;   // shorter lines are mostly heads and tails
-constexpr std::uint64_t kPieceBytes = 512u << 10;  // of a shared copy
-constexpr std::uint64_t kTile = 16;  // its elements, a cache line each, fit into any L1
+constexpr std::uint64_t kShareBytes = 8u << 20;       // from here on by two threads
+constexpr std::uint64_t kStreamBytes = 32u << 20;     // from here on past the caches
+constexpr std::uint64_t kStreamLineBytes = 1024;      // shorter lines are mostly heads and tails
+constexpr std::uint64_t kPieceBytes = 512u << 10;     // of a shared copy
+constexpr std::uint64_t kShareElements = 256u << 10;  // slower each than a line's bytes
+// Read across its memory, a tile takes whole cache lines, few enough for one set of any L1.
+constexpr std::uint64_t kTileRows = 16, kTileColumns = 8;
 
 using CopyLine = void (*)(std::byte* to, const std::byte* from, std::uint64_t bytes);
 
@@ -116,17 +119,29 @@ void copy_tile(Element* to, const std::byte* from, const Elements& all, std::uin
   }
 }
 
+// Rows from `row` on, as many as a tile has.
 template <class Element>
-void copy_tiles(const Elements& all) {
-  for (std::uint64_t row = 0; row < all.rows; row += kTile) {
-    const std::uint64_t rows = std::min(kTile, all.rows - row);
-    const std::byte* const line = all.from + static_cast<std::int64_t>(row) * all.row_step;
-    auto* const to = reinterpret_cast<Element*>(all.to) + row * all.columns;
-    for (std::uint64_t column = 0; column < all.columns; column += kTile) {
-      copy_tile(to + column, line + static_cast<std::int64_t>(column) * all.column_step, all, rows,
-                std::min(kTile, all.columns - column));
-    }
+void copy_tiles(void* context, std::uint64_t index) {
+  const Elements& all = *static_cast<const Elements*>(context);
+  const std::uint64_t row = index * kTileRows;
+  const std::uint64_t rows = std::min(kTileRows, all.rows - row);
+  const std::byte* const from = all.from + static_cast<std::int64_t>(row) * all.row_step;
+  auto* const to = reinterpret_cast<Element*>(all.to) + row * all.columns;
+  const bool along_rows = std::abs(all.column_step) <= std::abs(all.row_step);
+  if (along_rows) return copy_tile(to, from, all, rows, all.columns);
+  for (std::uint64_t column = 0; column < all.columns; column += kTileColumns) {
+    copy_tile(to + column, from + static_cast<std::int64_t>(column) * all.column_step, all, rows,
+              std::min(kTileColumns, all.columns - column));
   }
+}
+
+template <class Element>
+void copy_all_tiles(Elements all) {
+  const std::uint64_t tiles = (all.rows + kTileRows - 1) / kTileRows;
+  if (all.rows * all.columns >= kShareElements) {
+    return share_pieces(tiles, copy_tiles<Element>, &all);
+  }
+  for (std::uint64_t tile = 0; tile < tiles; ++tile) copy_tiles<Element>(&all, tile);
 }
 
 }  // namespace
@@ -149,11 +164,11 @@ void copy_lines(const Lines& lines) {
 void copy_elements(const Elements& elements) {
   switch (elements.element_bytes) {
     case 1:
-      return copy_tiles<std::uint8_t>(elements);
+      return copy_all_tiles<std::uint8_t>(elements);
     case 2:
-      return copy_tiles<std::uint16_t>(elements);
+      return copy_all_tiles<std::uint16_t>(elements);
     default:
-      return copy_tiles<std::uint32_t>(elements);
+      return copy_all_tiles<std::uint32_t>(elements);
   }
 }
 
