@@ -97,13 +97,13 @@ def _fetches(session: shmgemm.Session, quick: bool) -> Iterator[Row]:
     """C outside of the region: copied back after the product."""
     row = specs("staging")["fetch"]
     progress(f"staging: {row.name}")
-    size, dtype = 2048, FLOAT32
+    size = 2048
     a, b = shmgemm.empty(size, 1).normal_(), shmgemm.empty(1, size).normal_()
     outside, inside = torch.empty(size, size), shmgemm.empty(size, size)
 
     def product(c: torch.Tensor) -> None:
-        operands = ((t.data_ptr(), 0, t.stride(0), 1) for t in (a, b, c))
-        session.core.gemm("gemm", size, size, 1, 1, dtype, dtype, *operands, 0, False, 0)
+        x, y, z = ((t.data_ptr(), 0, t.stride(0), 1) for t in (a, b, c))
+        session.core.gemm("gemm", size, size, 1, 1, FLOAT32, FLOAT32, x, y, z, 0, False, 0)
 
     def by_hand() -> None:
         product(inside)
