@@ -4,6 +4,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -31,13 +32,18 @@ class Helper {
   enum State : std::uint32_t { kIdle, kOffered, kTaken };
 
   bool start();
+  void keep_off(int cpu);
   static void* main(void* self);
   void serve();
   void run_pieces();
   void sleep_while(State state);
   void wake();
 
-  std::mutex one_copy_;
+  std::mutex one_copy_;  // guards all but the two counters, which the helper reads as well
+  cpu_set_t allowed_;
+  pthread_t thread_;
+  bool started_ = false;
+  int avoided_cpu_ = -1;
   std::atomic<std::uint32_t> state_{kIdle};
   std::atomic<std::uint64_t> next_{0};
   std::uint64_t pieces_ = 0;
@@ -69,14 +75,24 @@ Helper* Helper::of_this_process() {
 }
 
 bool Helper::start() {
+  const std::lock_guard<std::mutex> lock(one_copy_);
+  if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return false;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const bool started = pthread_create(&thread, nullptr, &Helper::main, this) == 0;
+  started_ = pthread_create(&thread_, nullptr, &Helper::main, this) == 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (started) pthread_detach(thread);
-  return started;
+  if (started_) pthread_detach(thread_);
+  return started_;
+}
+
+// Linux likes to wake a thread on the waker's own CPU, where it would take turns with the waker.
+void Helper::keep_off(int cpu) {
+  if (!started_ || cpu < 0 || cpu == avoided_cpu_) return;
+  avoided_cpu_ = cpu;
+  cpu_set_t others = allowed_;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) > 0) pthread_setaffinity_np(thread_, sizeof others, &others);
 }
 
 void* Helper::main(void* self) {
@@ -106,6 +122,7 @@ void Helper::run_pieces() {
 bool Helper::run(std::uint64_t pieces, Piece piece, void* context) {
   const std::unique_lock<std::mutex> lock(one_copy_, std::try_to_lock);
   if (!lock.owns_lock()) return false;
+  keep_off(sched_getcpu());
   pieces_ = pieces;
   piece_ = piece;
   context_ = context;
