@@ -38,13 +38,13 @@ void Ahead::forget(const Connection& connection) {
 }
 
 template <class Wanted>
-const std::vector<Op*>& Ahead::gather(Wanted&& wanted) {
+const std::vector<Op*>& Ahead::gather(std::uint64_t most_macs, Wanted&& wanted) {
   wave_.clear();
   std::uint64_t macs = 0;
   const auto settled = [&](const Entry& entry) {
     if (entry.over()) return true;
     Op& op = *entry.op;
-    if (macs >= kWaveMacs || !wanted(entry) || !has_values(op.after) || !has_values(op.previous)) {
+    if (macs >= most_macs || !wanted(entry) || !has_values(op.after) || !has_values(op.previous)) {
       return false;
     }
     if (takes_no_time(op)) {
@@ -61,11 +61,11 @@ const std::vector<Op*>& Ahead::gather(Wanted&& wanted) {
 }
 
 const std::vector<Op*>& Ahead::next() {
-  return gather([](const Entry&) { return true; });
+  return gather(kWaveMacs, [](const Entry&) { return true; });
 }
 
 const std::vector<Op*>& Ahead::next(const Connection& connection, std::uint64_t last_ticket) {
-  return gather([&](const Entry& entry) {
+  return gather(UINT64_MAX, [&](const Entry& entry) {
     return entry.connection == &connection && entry.ticket <= last_ticket;
   });
 }

@@ -22,7 +22,7 @@ class Ahead {
   // The next products whose inputs are there, in the order in which they arrived: so many that
   // together they are worth the threads' while. Empty where there is none.
   const std::vector<Op*>& next();
-  // The same among what this connection sent up to the op with that ticket.
+  // All that are, among what this connection sent up to the op with that ticket.
   const std::vector<Op*>& next(const Connection& connection, std::uint64_t last_ticket);
 
  private:
@@ -34,7 +34,7 @@ class Ahead {
   };
 
   template <class Wanted>
-  const std::vector<Op*>& gather(Wanted&& wanted);
+  const std::vector<Op*>& gather(std::uint64_t most_macs, Wanted&& wanted);
 
   std::vector<Entry> entries_;  // in order of arrival
   std::vector<Op*> wave_;

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shmgemm.session import connect as connect
     from shmgemm.session import current as current
     from shmgemm.session import open as open
+    from shmgemm.sharding import shard_linear_ as shard_linear_
     from shmgemm.streams import Event as Event
     from shmgemm.streams import Stream as Stream
     from shmgemm.streams import current_stream as current_stream
@@ -66,6 +67,7 @@ _HOMES = {
     "DeviceLinear": ("nn", None),
     "offload_": ("offload", None),
     "restore_": ("offload", None),
+    "shard_linear_": ("sharding", None),
     "offload_functional": ("functional", None),
     "profile": ("profiling", "profiling"),
     "stats": ("profiling", "profiling"),

@@ -78,7 +78,7 @@ def _run_one(
         result = new(shape, out_code, session)
         bias_address = 0
         if bias is not None:
-            bias = _device_bias(bias)
+            bias = device_bias(bias)
             bias_address = bias.data_ptr()
         session.gemm(
             label,
@@ -213,7 +213,7 @@ def _calls(
             return Calls(result.zero_() if bias is None else result.copy_(bias), [], ())
     code = CODES[a.dtype]
     if bias is not None:
-        bias = _device_bias(bias)
+        bias = device_bias(bias)
     bias_address = 0 if bias is None else bias.data_ptr()
     item, out_item = _dtypes.ITEM_BYTES[code], _dtypes.ITEM_BYTES[out_code]
     a_address, b_address, c_address = a.data_ptr(), b.data_ptr(), result.data_ptr()
@@ -238,7 +238,7 @@ def _calls(
     return Calls(result, calls, (a, b, bias))
 
 
-def _device_bias(bias: Tensor) -> Tensor:
+def device_bias(bias: Tensor) -> Tensor:
     """The bias as devices read it: dense, float32 for every float type."""
     if bias.dtype is torch.int32 or bias.dtype is torch.float32:
         return bias if bias.is_contiguous() else bias.detach().contiguous()

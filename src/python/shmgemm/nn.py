@@ -54,6 +54,9 @@ class DeviceLayer(nn.Module):
                 if not torch.compiler.is_compiling():
                     _fallback.keep(rows * n * k)
                 return F.linear(input, weight, bias)
+        return self._multiply(input, weight, bias)
+
+    def _multiply(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.pipeline and not torch.compiler.is_compiling():
             return _pending.linear(input, weight, bias, self.sim_device, self._shmgemm_fqn)
         return linear_op(  # type: ignore[no-any-return]

@@ -35,6 +35,8 @@ _STATE = (
     "min_rows",
     "min_macs",
     "pipeline",
+    "sim_devices",
+    "shard_dim",
 )
 
 
