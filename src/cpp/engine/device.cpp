@@ -191,6 +191,7 @@ void Device::start_product(Op* op) {
     ++counters_.rejects;
     return tell_ended(op, SHMGEMM_STATUS_ERROR, model::GemmTiming{});
   }
+  if (start_repeated(op)) return;
   op_ = op;
   const std::uint64_t run = ++runs_;
   supervision_.begin(host_.events.now());
@@ -207,11 +208,24 @@ void Device::start_product(Op* op) {
   }
 }
 
+// One whose timing is known: it ends when the one before it did.
+bool Device::start_repeated(Op* op) {
+  if (op->command.report != 0) return false;
+  const model::GemmTiming* const timing = memo_.find(shape_of(op->command));
+  if (timing == nullptr || timing->total() > host_.last_cycle - op->start) return false;
+  timed_ = op;
+  host_.events.at(op->start + timing->total(), [this, timing] { end_timed(*timing); });
+  return true;
+}
+
 void Device::end(std::uint64_t run, const model::GemmTiming& timing) {
   if (op_ == nullptr || run != runs_) {
     throw model::ModelError("it called done() for a GEMM that has ended");
   }
   supervision_.check_end(timing, host_.events.now());
+  if (op_->command.report == 0 && instance_ && instance_->model->repeats()) {
+    memo_.remember(shape_of(op_->command), timing);
+  }
   ++counters_.ops;
   counters_.busy_cycles += timing.busy;
   tell_ended(std::exchange(op_, nullptr), SHMGEMM_STATUS_OK, timing);

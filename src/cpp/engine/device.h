@@ -15,6 +15,7 @@
 #include "engine/lane.h"
 #include "engine/op.h"
 #include "engine/op_timing.h"
+#include "engine/timing_memo.h"
 #include "model/hardware.h"
 #include "model/supervision.h"
 
@@ -90,6 +91,7 @@ class Device {
   bool may_start(Op* op);
   void start(Op* op);
   void start_product(Op* op);
+  bool start_repeated(Op* op);
   void start_timed(Op* op);
   void end_timed(const model::GemmTiming& timing);
   shmgemm_status move(const Op& op);
@@ -107,12 +109,13 @@ class Device {
   std::vector<std::unique_ptr<Instance>> retired_;  // their code may be on the stack
   std::uint64_t peak_macs_per_cycle_ = 0;
   OpTiming timing_;
+  TimingMemo memo_;
   DeviceMemory memory_;
   DeviceConfiguration configuration_;
   model::Supervision supervision_;
   std::deque<Op*> queue_;
   Op* op_ = nullptr;     // the product the model is at
-  Op* timed_ = nullptr;  // or the op of another kind that takes time
+  Op* timed_ = nullptr;  // or an op whose time is known: of another kind, or repeated
   std::uint64_t runs_ = 0;
   bool advancing_ = false;
   DeviceCounters counters_;

@@ -143,6 +143,7 @@ void HostPort::dismiss() {
   const auto is_idle = [](const auto& connection) { return connection->ops.empty(); };
   leaving_.erase(std::remove_if(leaving_.begin(), leaving_.end(), is_idle), leaving_.end());
   const auto is_here = [](const auto& connection) { return !connection->gone(); };
+  if (std::all_of(connections_.begin(), connections_.end(), is_here)) return;
   const auto kept = std::stable_partition(connections_.begin(), connections_.end(), is_here);
   for (auto gone = kept; gone != connections_.end(); ++gone) {
     dismiss(**gone);

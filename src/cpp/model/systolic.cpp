@@ -66,6 +66,9 @@ class Systolic final : public TimingModel {
 
   std::uint64_t peak_macs_per_cycle() const override { return machine_.peak_macs_per_cycle(); }
 
+  // Its own memory serves an op's requests before the op ends, and knows no addresses.
+  bool repeats() const override { return own_memory_ != nullptr; }
+
   // Where sums stay, they leave the array at the end of each step.
   std::uint64_t accumulation_length(const GemmShape& shape) const override {
     if (machine_.dataflow != Dataflow::kOutputStationary) return machine_.array.rows;

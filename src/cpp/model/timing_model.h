@@ -90,6 +90,9 @@ class SHMGEMM_MODEL_API TimingModel {
   // How many consecutive terms of K the array sums before their sum goes to the accumulator; at
   // least 1. It fixes the order of additions (docs/numerics.md). Default: all of them.
   virtual std::uint64_t accumulation_length(const GemmShape& shape) const { return shape.k; }
+  // Whether a GEMM of one shape always has the same timing: whatever came before it, whenever it
+  // starts and wherever its operands lie. Then whoever asks again need not be told again.
+  virtual bool repeats() const { return false; }
 };
 
 }  // namespace shmgemm::model
