@@ -38,6 +38,29 @@ void ring_there_and_back(benchmark::State& state) {
 }
 BENCHMARK(ring_there_and_back);
 
+// As many at a time as the argument says, which is what a client that does not wait makes of it.
+void ring_in_batches(benchmark::State& state) {
+  const auto pair = std::make_unique<shmgemm_queue_pair>();
+  RingProducer<shmgemm_command> submit(pair->commands, SHMGEMM_RING_SLOTS);
+  RingConsumer<shmgemm_command> take(pair->commands, SHMGEMM_RING_SLOTS);
+  shmgemm_command command{};
+  std::uint64_t sent = 0, came = 0;
+  for (auto _ : state) {
+    for (std::int64_t i = 0; i < state.range(0); ++i) {
+      command.id = ++sent;
+      submit.publish(command);
+    }
+    shmgemm_command taken{};
+    while (take.poll(taken)) ++came;
+    if (came != sent || taken.id != sent) {
+      state.SkipWithError("a record was lost");
+      break;
+    }
+  }
+  state.SetItemsProcessed(static_cast<std::int64_t>(came));
+}
+BENCHMARK(ring_in_batches)->ArgName("records")->Arg(1)->Arg(16)->Arg(SHMGEMM_RING_SLOTS);
+
 // A block of `bytes` and back, among many others of other sizes.
 void allocate_and_release(benchmark::State& state) {
   constexpr std::uint64_t kBegin = 2u << 20;

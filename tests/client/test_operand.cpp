@@ -101,9 +101,65 @@ TEST_F(OperandTest, RandomViewsKeepTheirNumbers) {
     view.data = random() % 2 == 0 ? static_cast<const void*>(outside.data()) : block->data();
     const Operand operand = place_input(*heap, view, batch, rows, columns, 4);
     expect_same(operand, view, batch, rows, columns);
-    EXPECT_LE(operand.bytes_copied, std::uint64_t{batch} * rows * columns * 4);
+    EXPECT_LE(operand.bytes_copied, std::uint64_t{batch} * rows * columns * 5);  // gaps: a quarter
     EXPECT_GE(operand.leading_dimension, operand.transposed ? rows : columns);
   }
+}
+
+TEST_F(OperandTest, SmallGapsAreCopiedAlongAndLargeOnesAreNot) {
+  const auto values = numbers(4000);
+  const MatrixView small{values.data(), 0, 12, 1}, large{values.data(), 0, 40, 1};
+  const Operand with_gaps = place_input(*heap, small, 1, 20, 10, 4);
+  EXPECT_EQ(with_gaps.bytes_copied, (19u * 12 + 10) * 4);
+  EXPECT_EQ(with_gaps.leading_dimension, 12u);
+  expect_same(with_gaps, small, 1, 20, 10);
+  const Operand packed = place_input(*heap, large, 1, 20, 10, 4);
+  EXPECT_EQ(packed.bytes_copied, 20u * 10 * 4);
+  expect_same(packed, large, 1, 20, 10);
+}
+
+// [rows, heads, width] seen as [heads, rows, width]: every head at once, as it lies.
+TEST_F(OperandTest, InterleavedBatchesAreDescribedAndCopiedAsOnePiece) {
+  const auto values = numbers(6 * 4 * 5);
+  const MatrixView heads{values.data(), 5, 20, 1};
+  const Operand copy = place_input(*heap, heads, 4, 6, 5, 4);
+  EXPECT_EQ(copy.bytes_copied, values.size() * 4);
+  EXPECT_EQ(copy.batch_stride, 5u);
+  expect_same(copy, heads, 4, 6, 5);
+  const auto block = heap->allocate(values.size() * 4);
+  std::memcpy(block->data(), values.data(), values.size() * 4);
+  const Operand there = place_input(*heap, {block->data(), 5, 20, 1}, 4, 6, 5, 4);
+  EXPECT_EQ(there.bytes_copied, 0u);
+  expect_same(there, heads, 4, 6, 5);
+}
+
+TEST_F(OperandTest, WindowsThatShareElementsAreCopiedOnce) {
+  const auto values = numbers(100);
+  const MatrixView windows{values.data(), 4, 4, 1};
+  const Operand operand = place_input(*heap, windows, 20, 2, 4, 4);
+  EXPECT_EQ(operand.bytes_copied, 21u * 4 * 4);
+  expect_same(operand, windows, 20, 2, 4);
+}
+
+TEST_F(OperandTest, RowsThatOverlapAreStaged) {
+  const auto block = heap->allocate(4 * 64);
+  auto* const values = static_cast<float*>(block->data());
+  std::iota(values, values + 64, 1.0f);
+  for (const std::int64_t step : {0, 3}) {
+    const MatrixView view{values, 0, step, 1};
+    const Operand operand = place_input(*heap, view, 1, 6, 8, 4);
+    EXPECT_EQ(operand.bytes_copied, 6u * 8 * 4);
+    expect_same(operand, view, 1, 6, 8);
+  }
+}
+
+TEST_F(OperandTest, ElementsApartAreCopiedAlongTheirMemory) {
+  const auto values = numbers(40 * 60);
+  const MatrixView view{values.data(), 0, 2, 60};
+  const Operand operand = place_input(*heap, view, 1, 20, 30, 4);
+  EXPECT_TRUE(operand.transposed);
+  EXPECT_EQ(operand.bytes_copied, 20u * 30 * 4);
+  expect_same(operand, view, 1, 20, 30);
 }
 
 TEST_F(OperandTest, NegativeStridesAreCopied) {

@@ -34,7 +34,7 @@ ROW = {
 SHAPE = {"type": "object", "additionalProperties": False}
 ROWS = {"type": "array", "items": {**SHAPE, "required": list(ROW), "properties": ROW}}
 SCHEMA = {**SHAPE, "required": ["rows"], "properties": {"rows": ROWS}}
-BENCHES = ("latency", "gemm", "model", "timing")
+BENCHES = ("latency", "gemm", "staging", "model", "timing")
 
 
 def spec(*goals: str) -> harness.Spec:
@@ -171,7 +171,7 @@ def test_check_fails_on_a_miss_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if bench in ("gemm", "model"):
+    if bench in ("gemm", "staging", "model"):
         pytest.importorskip("torch")
     asked: list[bool] = []
 

@@ -92,7 +92,7 @@ def test_a_model_that_is_a_linear() -> None:
 def test_filter_and_devices(records: Records) -> None:
     model = mlp()
     report = shmgemm.offload_(
-        model, lambda module, name: name != "0", sim_device=lambda module, name: len(name) - 2
+        model, lambda module, name: name != "0", placement=lambda module, name: len(name) - 2
     )
     assert report.offloaded == ["2.0"]
     assert report.left == {"0": "filter_fn"}
@@ -270,7 +270,7 @@ def test_a_device_that_the_session_has_not_is_refused_before_anything_changes() 
     model = mlp()
     message = r"got sim_device 5 for layer '2\.0'; expected less than 2, the number of devices"
     with pytest.raises(shmgemm.Unsupported, match=message):
-        shmgemm.offload_(model, sim_device=lambda m, name: 5 if name == "2.0" else 1)
+        shmgemm.offload_(model, placement=lambda m, name: 5 if name == "2.0" else 1)
     assert type(model[0]) is nn.Linear
     assert not any(map(_tensors.in_region, model.parameters()))
 

@@ -157,6 +157,54 @@ def test_others_are_copied_once_each(device: Any) -> None:
     assert device.stats()["bytes_copied"] - before == a.nbytes + b.nbytes
 
 
+@st.composite
+def slices(draw: st.DrawFn) -> tuple[torch.Tensor, bool]:
+    """A matrix or a batch of them cut out of a larger tensor; and whether a command can say how."""
+    batch, rows, columns = draw(st.integers(1, 3)), draw(sizes), draw(sizes)
+    wide = [size + draw(st.integers(0, 3)) for size in (batch, rows, columns)]
+    order = draw(st.permutations(range(3)))
+    values = torch.randn([wide[i] for i in order]).permute([order.index(i) for i in range(3)])
+    step = draw(st.sampled_from([1, 1, 2]))
+    view = values[:batch, :rows, :columns:step]
+    _, row, column = view.stride()
+    rows, columns = view.shape[1:]
+    plain = (columns == 1 or column == 1) and (rows == 1 or row >= columns)
+    turned = (rows == 1 or row == 1) and (columns == 1 or column >= rows)
+    return view, plain or turned
+
+
+@quiet
+@given(slices(), st.integers(1, 5))
+def test_what_a_command_can_say_is_not_copied_and_the_rest_once(
+    device: Any, cut: tuple[torch.Tensor, bool], n: int
+) -> None:
+    outside, describable = cut
+    b = shmgemm.empty(outside.shape[0], outside.shape[2], n).normal_()
+    extent = 1 + sum((d - 1) * s for d, s in zip(outside.shape, outside.stride(), strict=True))
+    memory = shmgemm.empty(extent)
+    inside = memory.as_strided(outside.shape, outside.stride()).copy_(outside)
+    for a, least, most in (
+        (outside, min(outside.numel(), extent), 5 / 4 * outside.numel()),
+        (inside, 0, 0 if describable else 5 / 4 * outside.numel()),
+    ):
+        before = device.stats()["bytes_copied"]
+        result = shmgemm.gemm(a, b)
+        copied = device.stats()["bytes_copied"] - before
+        assert_close(result, reference(a, b), a.shape[-1])
+        assert 4 * least <= copied <= 4 * most
+
+
+def test_sliced_columns_of_a_batch_fold_into_rows(device: Any) -> None:
+    wide = shmgemm.empty(2, 3, 40).normal_()
+    weight = shmgemm.empty(5, 34).normal_()
+    before = device.stats()
+    result = shmgemm.linear(wide[..., :34], weight)
+    after = device.stats()
+    assert_close(result, reference(wide[..., :34], weight.mT), 34)
+    assert after["ops"] - before["ops"] == 1
+    assert after["bytes_copied"] == before["bytes_copied"]
+
+
 @pytest.mark.parametrize(
     ("a_shape", "b_shape"),
     [

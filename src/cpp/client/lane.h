@@ -43,6 +43,7 @@ class Lane {
 
   Channel& channel() { return channel_; }
   const Channel& channel() const { return channel_; }
+  std::uint32_t generation() const { return region_.generation(); }
   std::uint8_t device_here(std::uint8_t device) const;  // of the session's: as the engine has it
   int engine_pid() const;                               // 0 where none runs
 

@@ -1,8 +1,10 @@
 #include "client/operand.h"
 
 #include <cstdlib>
-#include <cstring>
 #include <string>
+#include <utility>
+
+#include "client/copy.h"
 
 namespace shmgemm::client {
 namespace {
@@ -13,6 +15,7 @@ struct Shape {
 };
 
 constexpr std::int64_t kMaxLeadingDimension = INT32_MAX;
+constexpr std::uint64_t kMostGaps = 4;  // a copy takes them along up to 1 / this of its elements
 
 // Elements from the first to one past the last that the view names.
 std::int64_t extent(const MatrixView& view, const Shape& shape) {
@@ -56,77 +59,72 @@ bool locate(Heap& heap, const MatrixView& view, const Shape& shape, Operand* ope
   return operand->offset % shape.element_bytes == 0;
 }
 
-template <class Element>
-void gather_elements(std::byte* to, const MatrixView& view, const Shape& shape) {
-  auto* out = reinterpret_cast<Element*>(to);
-  const auto* in = static_cast<const Element*>(view.data);
-  for (std::uint64_t row = 0; row < shape.rows; ++row) {
-    const Element* line = in + static_cast<std::int64_t>(row) * view.row_stride;
-    for (std::uint64_t column = 0; column < shape.columns; ++column) {
-      *out++ = line[static_cast<std::int64_t>(column) * view.column_stride];
-    }
-  }
+const std::byte* bytes_at(const MatrixView& view) {
+  return static_cast<const std::byte*>(view.data);
 }
 
-// One matrix into packed rows.
+// The view's elements as packed rows.
 void pack(std::byte* to, const MatrixView& view, const Shape& shape) {
-  if (view.column_stride != 1 && shape.columns > 1) {
-    switch (shape.element_bytes) {
-      case 1:
-        return gather_elements<std::uint8_t>(to, view, shape);
-      case 2:
-        return gather_elements<std::uint16_t>(to, view, shape);
-      default:
-        return gather_elements<std::uint32_t>(to, view, shape);
-    }
-  }
-  const auto* from = static_cast<const std::byte*>(view.data);
-  const std::uint64_t line_bytes = shape.columns * shape.element_bytes;
-  if (view.row_stride == static_cast<std::int64_t>(shape.columns) || shape.rows == 1) {
-    std::memcpy(to, from, shape.rows * line_bytes);
+  const auto bytes = static_cast<std::int64_t>(shape.element_bytes);
+  if (view.column_stride == 1 || shape.columns == 1) {
+    const std::uint64_t line_bytes = shape.columns * shape.element_bytes;
+    copy_lines({to, bytes_at(view), line_bytes, shape.rows, static_cast<std::int64_t>(line_bytes),
+                view.row_stride * bytes, shape.batch,
+                static_cast<std::int64_t>(shape.matrix_bytes()), view.batch_stride * bytes});
     return;
   }
-  const std::int64_t step = view.row_stride * static_cast<std::int64_t>(shape.element_bytes);
-  for (std::uint64_t row = 0; row < shape.rows; ++row, from += step, to += line_bytes) {
-    std::memcpy(to, from, line_bytes);
+  const std::byte* from = bytes_at(view);
+  for (std::uint64_t i = 0; i < shape.batch; ++i) {
+    copy_elements({to, from, static_cast<std::uint32_t>(bytes), shape.rows, shape.columns,
+                   view.row_stride * bytes, view.column_stride * bytes});
+    to += shape.matrix_bytes();
+    from += view.batch_stride * bytes;
   }
-}
-
-const void* batch_entry(const MatrixView& view, std::uint64_t index, const Shape& shape) {
-  return static_cast<const std::byte*>(view.data) +
-         static_cast<std::int64_t>(index) * view.batch_stride *
-             static_cast<std::int64_t>(shape.element_bytes);
 }
 
 MatrixView transposed_view(const MatrixView& view) {
   return {view.data, view.batch_stride, view.column_stride, view.row_stride};
 }
 
-void pack_batch(std::byte* to, const MatrixView& view, const Shape& shape) {
-  for (std::uint64_t i = 0; i < shape.batch; ++i, to += shape.matrix_bytes()) {
-    MatrixView entry = view;
-    entry.data = batch_entry(view, i, shape);
-    pack(to, entry, shape);
-  }
+void hold(Operand* operand, std::shared_ptr<Block> block) {
+  operand->staged = std::move(block);
+  operand->offset = operand->staged->offset();
+  operand->end = operand->offset + operand->staged->bytes();
 }
 
-// Packs the view into a block of its own, in the orientation in which whole lines can be copied.
+// Gaps and all, as one piece: what a command can describe where it lies it can describe in a copy.
+bool stage_extent(Heap& heap, const MatrixView& view, const Shape& shape, Operand* operand) {
+  const std::uint64_t copies = view.batch_stride == 0 ? 1 : shape.batch;
+  const std::uint64_t packed = copies * shape.matrix_bytes();
+  if (!describe(view, shape, operand)) return false;
+  const std::uint64_t bytes = static_cast<std::uint64_t>(extent(view, shape)) * shape.element_bytes;
+  if (bytes > packed + packed / kMostGaps) return false;
+  operand->bytes_copied = bytes;
+  hold(operand, allocate_or_throw(heap, bytes));
+  copy_lines({static_cast<std::byte*>(operand->staged->data()), bytes_at(view), bytes});
+  return true;
+}
+
+std::int64_t distance(std::int64_t stride, std::uint64_t count) {
+  return count == 1 ? INT64_MAX : std::abs(stride);
+}
+
+// Copies the view into a block of its own, in the orientation in which it is read along its memory.
 Operand stage(Heap& heap, MatrixView view, Shape shape) {
   Operand operand;
-  operand.transposed = view.column_stride != 1 && shape.columns > 1 && view.row_stride == 1;
+  if (stage_extent(heap, view, shape, &operand)) return operand;
+  operand.transposed =
+      distance(view.row_stride, shape.rows) < distance(view.column_stride, shape.columns);
   if (operand.transposed) {
     view = transposed_view(view);
     std::swap(shape.rows, shape.columns);
   }
-  const std::uint64_t copies = view.batch_stride == 0 ? 1 : shape.batch;
+  shape.batch = view.batch_stride == 0 ? 1 : shape.batch;
   operand.leading_dimension = static_cast<std::uint32_t>(shape.columns);
-  operand.batch_stride = copies == 1 ? 0 : shape.rows * shape.columns;
-  operand.bytes_copied = copies * shape.matrix_bytes();
-  operand.staged = allocate_or_throw(heap, operand.bytes_copied);
-  operand.offset = operand.staged->offset();
-  operand.end = operand.offset + operand.staged->bytes();
-  shape.batch = copies;
-  pack_batch(static_cast<std::byte*>(operand.staged->data()), view, shape);
+  operand.batch_stride = shape.batch == 1 ? 0 : shape.rows * shape.columns;
+  operand.bytes_copied = shape.batch * shape.matrix_bytes();
+  hold(&operand, allocate_or_throw(heap, operand.bytes_copied));
+  pack(static_cast<std::byte*>(operand.staged->data()), view, shape);
   return operand;
 }
 
@@ -171,11 +169,9 @@ Operand stage_output(Heap& heap, const MatrixView& view, std::uint32_t batch, st
   Operand operand;
   operand.leading_dimension = columns;
   operand.batch_stride = batch == 1 ? 0 : std::uint64_t{rows} * columns;
-  operand.staged = allocate_or_throw(heap, batch * shape.matrix_bytes());
-  operand.offset = operand.staged->offset();
-  operand.end = operand.offset + operand.staged->bytes();
+  hold(&operand, allocate_or_throw(heap, batch * shape.matrix_bytes()));
   if (load) {
-    pack_batch(static_cast<std::byte*>(operand.staged->data()), view, shape);
+    pack(static_cast<std::byte*>(operand.staged->data()), view, shape);
     operand.bytes_copied = batch * shape.matrix_bytes();
   }
   return operand;
@@ -190,26 +186,16 @@ std::uint64_t fetch_output(const Operand& output, const MatrixView& view, std::u
 
 void pack_rows(void* to, const MatrixView& view, std::uint32_t batch, std::uint32_t rows,
                std::uint32_t columns, std::uint32_t element_bytes) {
-  pack_batch(static_cast<std::byte*>(to), view, {batch, rows, columns, element_bytes});
+  pack(static_cast<std::byte*>(to), view, {batch, rows, columns, element_bytes});
 }
 
 void unpack_rows(const void* packed, const MatrixView& view, std::uint32_t batch,
                  std::uint32_t rows, std::uint32_t columns, std::uint32_t element_bytes) {
-  const Shape shape{batch, rows, columns, element_bytes};
-  const std::uint64_t line_bytes = shape.columns * element_bytes;
-  const auto* from = static_cast<const std::byte*>(packed);
-  for (std::uint64_t i = 0; i < batch; ++i) {
-    auto* to = static_cast<std::byte*>(const_cast<void*>(batch_entry(view, i, shape)));
-    if (view.row_stride == static_cast<std::int64_t>(columns)) {
-      std::memcpy(to, from, shape.matrix_bytes());
-      from += shape.matrix_bytes();
-      continue;
-    }
-    for (std::uint64_t row = 0; row < rows; ++row, from += line_bytes) {
-      std::memcpy(to + static_cast<std::int64_t>(row) * view.row_stride * element_bytes, from,
-                  line_bytes);
-    }
-  }
+  const std::int64_t line_bytes = std::int64_t{columns} * element_bytes;
+  copy_lines({static_cast<std::byte*>(const_cast<void*>(view.data)),
+              static_cast<const std::byte*>(packed), static_cast<std::uint64_t>(line_bytes), rows,
+              view.row_stride * element_bytes, line_bytes, batch, view.batch_stride * element_bytes,
+              rows * line_bytes});
 }
 
 }  // namespace shmgemm::client

@@ -1,6 +1,7 @@
 // From a strided matrix somewhere in memory to what a command can say: an offset, a leading
 // dimension, a batch stride and whether it lies transposed. What the region does not hold, or a
-// command cannot describe, is staged: copied once into a block of its own.
+// command cannot describe, is staged: copied once into a block of its own, with small gaps between
+// its lines as one piece, with large ones line by line.
 #pragma once
 
 #include <cstdint>

@@ -83,7 +83,7 @@ class SentProduct final : public Future {
   bool done() override { return over_.load() || op_.channel->settled(op_.id); }
   bool wait(double timeout_s) override;
   shmgemm_completion result() override;
-  StreamMark mark() const override { return {op_.channel, op_.id}; }
+  StreamMark mark() const override { return {op_.channel, op_.id, op_.generation}; }
   bool cancel() override;
 
  private:
@@ -241,6 +241,7 @@ class SessionImpl {
     return std::max(wanted, now_.load(std::memory_order_relaxed));
   }
   void waited_for(const shmgemm_completion& completion);
+  std::uint32_t generation_of(const void* channel) const;
   shmgemm_command for_engine(shmgemm_command command) const;
   shmgemm_command command_of(const client::InFlight& product);
   void keep_order(shmgemm_command& command, const StreamMark& after);
@@ -269,6 +270,14 @@ void SessionImpl::waited_for(const shmgemm_completion& completion) {
   while (now < completion.end_cycles &&
          !now_.compare_exchange_weak(now, completion.end_cycles, std::memory_order_relaxed)) {
   }
+}
+
+// Of the engine behind a channel now.
+std::uint32_t SessionImpl::generation_of(const void* channel) const {
+  for (const auto& lane : lanes_) {
+    if (&lane->channel() == channel) return lane->generation();
+  }
+  return 0;
 }
 
 // A command of the session's as the engine of its device must see it.
@@ -350,7 +359,12 @@ shmgemm_command SessionImpl::command_of(const client::InFlight& product) {
 void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) {
   Channel& channel = lane_of(command.device).channel();
   auto inputs = streams_.take_dependencies(command.stream, channel);
-  if (after.channel != nullptr) inputs.push_back({static_cast<Channel*>(after.channel), after.id});
+  if (after.channel != nullptr) {
+    if (after.generation != generation_of(after.channel)) {
+      throw DeviceLost("the product that this one waits for was lost with its engine");
+    }
+    inputs.push_back({static_cast<Channel*>(after.channel), after.id, after.generation});
+  }
   for (const client::SentOp& op : inputs) {
     if (op.channel != &channel) {  // no engine knows of another's ops: wait for it here
       op.channel->await(op.id, Channel::kNoDeadline, region::Expect::kShort);
@@ -395,10 +409,12 @@ void SessionImpl::settle(client::InFlight& product, shmgemm_completion& completi
 
 client::SentOp SessionImpl::send(client::InFlight& product) {
   const shmgemm_command command = command_of(product);
+  Lane& lane = lane_of(command.device);
+  const std::uint32_t generation = lane.generation();
   try {
-    Channel& channel = lane_of(command.device).channel();
-    const client::SentOp op{&channel,
-                            channel.submit(for_engine(command), false, Channel::kNoDeadline)};
+    const client::SentOp op{&lane.channel(),
+                            lane.channel().submit(for_engine(command), false, Channel::kNoDeadline),
+                            generation};
     streams_.sent(command.stream, op);
     return op;
   } catch (const Closed&) {
@@ -646,12 +662,12 @@ std::vector<shmgemm_completion> Session::gemm_batch(const std::vector<GemmCall>&
 
 StreamMark Session::mark(std::uint32_t stream) const {
   const client::SentOp op = impl_->streams().last(stream);
-  return {op.channel, op.id};
+  return {op.channel, op.id, op.generation};
 }
 
 void Session::wait_for(std::uint32_t stream, const StreamMark& mark) {
   if (impl_->closed()) throw_closed();
-  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id});
+  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id, mark.generation});
 }
 
 bool Session::reached(const StreamMark& mark) {

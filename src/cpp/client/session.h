@@ -29,6 +29,7 @@ struct MatrixView {
 struct StreamMark {
   void* channel = nullptr;  // null: nothing to wait for
   std::uint64_t id = 0;
+  std::uint32_t generation = 0;  // of the engine that it was sent to
 };
 
 // C (m x n) = A (m x k) B (k x n) (+ bias), `batch` times. No dimension is 0. Operands that lie in

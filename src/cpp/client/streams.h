@@ -17,6 +17,7 @@ namespace shmgemm::client {
 struct SentOp {
   Channel* channel = nullptr;  // null: none
   std::uint64_t id = 0;
+  std::uint32_t generation = 0;  // of the engine it went to, or of one before
 };
 
 class Streams {

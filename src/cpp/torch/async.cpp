@@ -35,6 +35,7 @@ class Sent {
   bool cancel() {
     return call([&] { return future_->cancel(); });
   }
+  StreamMark mark() const { return future_->mark(); }
 
  private:
   template <class Function>

@@ -24,7 +24,7 @@ bool fits(std::int64_t size) {
   return size > 0 && size <= std::numeric_limits<std::int32_t>::max();
 }
 
-// A as rows x columns: a matrix, or dense leading dimensions folded into rows.
+// A as rows x columns: a matrix, or leading dimensions that fold into rows with one stride.
 bool as_rows(const at::Tensor& tensor, MatrixView* view, std::int64_t* rows) {
   view->data = tensor.const_data_ptr();
   if (tensor.dim() == 2) {
@@ -34,10 +34,16 @@ bool as_rows(const at::Tensor& tensor, MatrixView* view, std::int64_t* rows) {
     return true;
   }
   const std::int64_t columns = tensor.dim() == 0 ? 0 : tensor.size(-1);
-  if (columns == 0 || !tensor.is_contiguous()) return false;
-  *rows = tensor.numel() / columns;
+  if (columns == 0 || (columns > 1 && tensor.stride(-1) != 1)) return false;
+  *rows = 1;
   view->row_stride = columns;
   view->column_stride = 1;
+  for (std::int64_t i = tensor.dim() - 2; i >= 0; --i) {
+    if (tensor.size(i) == 1) continue;
+    if (*rows == 1) view->row_stride = tensor.stride(i);
+    if (tensor.stride(i) != *rows * view->row_stride) return false;
+    *rows *= tensor.size(i);
+  }
   return true;
 }
 

@@ -7,6 +7,7 @@ any other product, and told to autograd when its value is there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import (
 )
 
 from shmgemm import _core, _fallback, _gradients, _kernels
-from shmgemm._checks import check_gemm
+from shmgemm._checks import check_gemm, check_linear
 from shmgemm._dtypes import check_sim_device
 from shmgemm._library import gemm_op, linear_op
 from shmgemm._plan import broadcast_batch
@@ -39,7 +40,8 @@ def _only_counts(mode: TorchDispatchMode) -> bool:
     return getattr(mode, "counts_device_products_by_records", False)
 
 
-def _is_plain(*tensors: Tensor | None) -> bool:
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether nobody but the device has to know of a product of these."""
     if torch.is_autocast_enabled("cpu") or not all(map(_only_counts, _modes())):
         return False
     if _c._functorch.peek_interpreter_stack() is not None or _gradients.has_tangent(*tensors):
@@ -50,7 +52,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
     )
 
 
-def _needs_grad(*tensors: Tensor | None) -> bool:
+def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -77,20 +79,35 @@ def gemm_async(
     extension: Any, a: Tensor, b: Tensor, out_dtype: torch.dtype | None, sim_device: int
 ) -> Future[Tensor]:
     check_sim_device(sim_device)
-    if not _is_plain(a, b):
+    if not is_plain(a, b):
         return Future(None, gemm_op(a, b, out_dtype=out_dtype, sim_device=sim_device))
-    session = _core.current_session()
-    sent = None
-    if extension is not None and out_dtype is None:
-        sent = extension.send_gemm(a, b, sim_device)
-    if sent is None:
-        sent = _send(_kernels.gemm_calls(session, a, b, out_dtype, sim_device), session, (a, b))
-    under_way, value = sent
     finish = None
-    if _needs_grad(a, b):
+    if needs_grad(a, b):
         finish = partial(_gradients.attach_gemm, a, b, out_dtype, sim_device)
+    try:
+        under_way, value = _send_gemm(extension, a, b, out_dtype, sim_device)
+    except ShmgemmError as error:
+        dtype = DTYPES[check_gemm(a, b, out_dtype)]
+        value = _rescue("gemm", a, b, None, _product_shape(a, b), dtype, error)
+        return Future(None, finish(value) if finish else value)
     rescue = partial(_rescue, "gemm", a, b, None, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
+
+
+def _product_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
+    leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
+    return (*leading, a.shape[-2], b.shape[-1])
+
+
+def _send_gemm(
+    extension: Any, a: Tensor, b: Tensor, out_dtype: torch.dtype | None, sim_device: int
+) -> tuple[Sent | None, Tensor]:
+    session = _core.current_session()
+    if extension is not None and out_dtype is None:
+        sent: tuple[Sent, Tensor] | None = extension.send_gemm(a, b, sim_device)
+        if sent is not None:
+            return sent
+    return _send(_kernels.gemm_calls(session, a, b, out_dtype, sim_device), session, (a, b))
 
 
 def linear_async(
@@ -100,27 +117,50 @@ def linear_async(
     bias: Tensor | None,
     sim_device: int,
     scope: str = "",
-    after: Sent | None = None,
 ) -> Future[Tensor]:
-    """`after`: what is to write `input`, sent to the same session; it is waited for there."""
     check_sim_device(sim_device)
-    if not _is_plain(input, weight, bias):
-        if after is not None:
-            after.wait(-1.0)
+    if not is_plain(input, weight, bias):
         return Future(None, linear_op(input, weight, bias, sim_device=sim_device, scope=scope))
+    finish = None
+    if needs_grad(input, weight, bias):
+        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device, scope)
+    future = send_linear(extension, input, weight, bias, sim_device, scope, None, lambda: None)
+    return future.then(finish) if finish else future
+
+
+def send_linear(
+    extension: Any,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sim_device: int,
+    scope: str,
+    after: Sent | None,
+    settle_input: Callable[[], object],
+) -> Future[Tensor]:
+    """A linear product of plain tensors, past autograd.
+
+    `after` is what will write `input`, sent to the same session and waited for there; where the
+    device fails, `settle_input` waits for it here.
+    """
+
+    def rescue(error: ShmgemmError) -> Tensor:
+        dtype = DTYPES[check_linear(input, weight, bias)]
+        settle_input()
+        shape = (*input.shape[:-1], weight.shape[0])
+        return _rescue("linear", input, weight.detach().mT, bias, shape, dtype, error)
+
     outer_scope = _core.scope()
     try:
         if scope:
             _core.set_scope(scope)
         under_way, value = _send_linear(extension, input, weight, bias, sim_device, after)
+    except ShmgemmError as error:
+        return Future(None, rescue(error))
     finally:
         if scope:
             _core.set_scope(outer_scope)
-    finish = None
-    if _needs_grad(input, weight, bias):
-        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device, scope)
-    rescue = partial(_rescue, "linear", input, weight.detach().mT, bias, value.shape, value.dtype)
-    return Future(under_way, value, rescue, finish)
+    return Future(under_way, value, rescue)
 
 
 def _send_linear(
@@ -164,21 +204,20 @@ def _send(
 def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
     check_sim_device(sim_device)
     tensors = [tensor for pair in pairs for tensor in pair]
-    if extension is not None and _is_plain(*tensors) and not _needs_grad(*tensors):
+    if extension is not None and is_plain(*tensors) and not needs_grad(*tensors):
         _core.current_session()
         try:
             results: list[Tensor] | None = extension.batch(pairs, sim_device)
         except ShmgemmError as error:
-            return [_after_error(error, a, b) for a, b in pairs]
+            return [
+                _rescue("gemm", a, b, None, _product_shape(a, b), DTYPES[code], error)
+                for (a, b), code in zip(
+                    pairs, [check_gemm(*pair, None) for pair in pairs], strict=True
+                )
+            ]
         if results is not None:
             return results
     for a, b in pairs:  # before the first is sent
         check_gemm(a, b, None)
     futures = [gemm_async(extension, a, b, None, sim_device) for a, b in pairs]
     return [future.result() for future in futures]
-
-
-def _after_error(error: ShmgemmError, a: Tensor, b: Tensor) -> Tensor:
-    dtype = DTYPES[check_gemm(a, b, None)]
-    leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
-    return _rescue("gemm", a, b, None, (*leading, a.shape[-2], b.shape[-1]), dtype, error)

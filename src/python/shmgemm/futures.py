@@ -48,7 +48,7 @@ class Future(Generic[T]):
     Awaitable in asyncio, and safe to share between threads.
     """
 
-    __slots__ = ("__weakref__", "_error", "_finish", "_rescue", "_sent", "_value")
+    __slots__ = ("__weakref__", "_error", "_finish", "_memory", "_rescue", "_sent", "_value")
 
     def __init__(
         self,
@@ -59,10 +59,21 @@ class Future(Generic[T]):
     ) -> None:
         """`rescue` makes the value where the device failed, `finish` what is returned of it."""
         self._sent = sent
+        self._memory = value
         self._value = value
         self._rescue = rescue
         self._finish = finish
         self._error: BaseException | None = None
+
+    @property
+    def sent(self) -> Sent | None:
+        """What is under way; None once it is done."""
+        return self._sent
+
+    @property
+    def memory(self) -> T:
+        """Where the device was to write."""
+        return self._memory
 
     def done(self) -> bool:
         """Whether result() would return at once. Never blocks; gets the engine going."""
@@ -89,6 +100,15 @@ class Future(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value
+
+    def then(self, finish: Callable[[T], T]) -> Future[T]:
+        """This one, whose value goes through `finish` before anybody gets it."""
+        if self._sent is None:
+            if self._error is None:
+                self._value = finish(self._value)
+        else:
+            self._finish = finish
+        return self
 
     def _settle(self, sent: Sent) -> None:
         value = self._value

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shmgemm import _core, _fallback, _tensors
+from shmgemm import _core, _fallback, _pending, _tensors
 from shmgemm._dtypes import check_sim_device
 from shmgemm._library import linear_op
 from shmgemm.errors import ShmgemmError, Unsupported
@@ -35,13 +35,15 @@ class DeviceLayer(nn.Module):
     """What device layers share: where they run, from which size on, and where their parameters lie.
 
     A call with fewer rows than `min_rows` or fewer multiply-accumulates than `min_macs` stays on
-    the CPU and is counted in the profile's coverage. `_shmgemm_fqn` is the path that the layer's
+    the CPU and is counted in the profile's coverage. With `pipeline` a call outside of autograd
+    returns at once, and whoever needs its values waits. `_shmgemm_fqn` is the path that the layer's
     records carry.
     """
 
     sim_device: int = 0
     min_rows: int = 0
     min_macs: int = 0
+    pipeline: bool = False
     _shmgemm_fqn: str = ""
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,6 +54,8 @@ class DeviceLayer(nn.Module):
                 if not torch.compiler.is_compiling():
                     _fallback.keep(rows * n * k)
                 return F.linear(input, weight, bias)
+        if self.pipeline and not torch.compiler.is_compiling():
+            return _pending.linear(input, weight, bias, self.sim_device, self._shmgemm_fqn)
         return linear_op(  # type: ignore[no-any-return]
             input, weight, bias, sim_device=self.sim_device, scope=self._shmgemm_fqn
         )

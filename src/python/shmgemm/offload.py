@@ -6,22 +6,23 @@ parameters, ties, hooks, training flags and references from elsewhere stay as th
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from shmgemm import _tensors, session, settings
+from shmgemm import _pending, _tensors, session, settings
 from shmgemm import nn as device_nn
 from shmgemm._dtypes import FLOATS, check_sim_device
 from shmgemm.errors import RegionFull, Unsupported
 
 Filter = Callable[[nn.Module, str], bool]
-Placement = int | Callable[[nn.Module, str], int]
+Placement = str | Callable[[nn.Module, str], int]
 
 _LINEARS = (nn.Linear, NonDynamicallyQuantizableLinear)
 _WITHOUT_PRODUCTS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
@@ -33,6 +34,7 @@ _STATE = (
     "sim_device",
     "min_rows",
     "min_macs",
+    "pipeline",
 )
 
 
@@ -64,7 +66,9 @@ def offload_(
     *,
     min_rows: int = 0,
     min_macs: int = 0,
-    sim_device: Placement = 0,
+    sim_device: int = 0,
+    placement: Placement | None = None,
+    pipeline: bool = False,
     place: bool = True,
 ) -> OffloadReport:
     """Run a model's linear layers on the simulated device from now on; restore_(model) undoes it.
@@ -75,7 +79,13 @@ def offload_(
 
     Args:
         min_rows, min_macs: a call below either stays on the CPU, and is counted.
-        sim_device: the device's number, or a function of (module, name) that returns it.
+        sim_device: the number of the device for all layers, where there is no `placement`.
+        placement: "round_robin" over the devices of the session, or a function of (module, name)
+            that returns a device's number.
+        pipeline: a layer's call outside of autograd returns before its values are there; they are
+            waited for where something other than a view or a pipelined layer needs them, at the
+            latest when the model returns. Branches of the model then overlap, and so do the copies
+            of one layer's operands and the work on another's.
         place: move the weights into the region, opening a session large enough where none is open;
             the report names layers without room for theirs. False copies them at each call.
 
@@ -87,6 +97,7 @@ def offload_(
     for name, value in (("min_rows", min_rows), ("min_macs", min_macs)):
         if not isinstance(value, int) or value < 0:
             raise Unsupported(f"offload_: got {name} {value!r}; expected a whole number, 0 or more")
+    device_of = _placement(placement, sim_device)
     report = OffloadReport()
     chosen: list[_Choice] = []
     owned = _inner_projections(model)
@@ -105,15 +116,17 @@ def offload_(
         if why:
             report.left[name] = why
             continue
-        device = sim_device(module, name) if callable(sim_device) else sim_device
+        device = device_of(module, name)
         _check_device(device, name)
         chosen.append(_Choice(name, module, target, device))
     for choice in chosen:
-        _swap(choice, min_rows, min_macs)
+        _swap(choice, min_rows, min_macs, pipeline)
         report.offloaded.append(choice.name)
     if place:
         report.no_room = _place({choice.name: choice.module for choice in chosen})
     _switch_off_fused_paths(model)
+    if pipeline:
+        _settle_outputs(model)
     if not report.offloaded:
         warnings.warn(
             f"offload_: no layer of {type(model).__name__} was offloaded\n{report}", stacklevel=2
@@ -129,6 +142,9 @@ def restore_(model: nn.Module) -> int:
     for module in model.modules():
         for name, value in module.__dict__.pop("_shmgemm_switched_off", {}).items():
             setattr(module, name, value)
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is _settle_output:
+                del module._forward_hooks[key]
         if "_shmgemm_original" not in module.__dict__:
             continue
         module.__class__ = module.__dict__["_shmgemm_original"]
@@ -225,7 +241,31 @@ def _check_device(sim_device: int, layer: str) -> None:
         )
 
 
-def _swap(choice: _Choice, min_rows: int, min_macs: int) -> None:
+def _placement(placement: Placement | None, sim_device: int) -> Callable[[nn.Module, str], int]:
+    if placement is None:
+        return lambda _module, _name: sim_device
+    if callable(placement):
+        return placement
+    if placement != "round_robin":
+        raise Unsupported(
+            f'offload_: got placement {placement!r}; expected "round_robin" or a function of'
+            " (module, name)"
+        )
+    turns = itertools.count()
+    return lambda _module, _name: next(turns) % session.current().devices
+
+
+def _settle_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    return _pending.settle(output)
+
+
+def _settle_outputs(model: nn.Module) -> None:
+    """Let nothing pending out of the model."""
+    if _settle_output not in model._forward_hooks.values():
+        model.register_forward_hook(_settle_output)
+
+
+def _swap(choice: _Choice, min_rows: int, min_macs: int, pipeline: bool) -> None:
     module = choice.module
     if type(module) is not choice.target:
         module.__dict__["_shmgemm_original"] = type(module)
@@ -234,6 +274,7 @@ def _swap(choice: _Choice, min_rows: int, min_macs: int) -> None:
         sim_device=choice.sim_device,
         min_rows=min_rows,
         min_macs=min_macs,
+        pipeline=pipeline,
         _shmgemm_fqn=choice.name,
     )
 

@@ -81,6 +81,11 @@ def _load_extension() -> tuple[Any, str]:
     return extension, ""
 
 
+def extension() -> Any:
+    """The compiled module, or None where the ops are Python's."""
+    return _extension
+
+
 _extension, WHY_PYTHON = _load_extension()
 IMPLEMENTATION = "extension" if _extension else "python"
 

@@ -14,6 +14,7 @@ from ..bench import harness
 _BENCHES = {
     "latency": "commands and small products; idle, cold start, loss",
     "gemm": "products beside bare OpenBLAS and beside sockets; what gets copied",
+    "staging": "what is copied into the region and back, beside memcpy",
     "model": "a real model beside plain torch",
     "timing": "what the timing models cost; simulated cycles a second",
 }
