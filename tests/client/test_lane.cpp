@@ -170,6 +170,34 @@ TEST(Lane, TheOthersPartOfABatchIsComputed) {
   EXPECT_EQ(lost, here);
 }
 
+TEST(Lane, AStreamKeepsItsOrderFromOneEngineToTheNext) {
+  std::vector<std::vector<std::uint64_t>> seen;
+  for (const std::uint32_t processes : {1u, 2u}) {
+    const auto session = Session::open(options(2, processes));
+    std::vector<float> a(256, 1.0f);
+    std::vector<std::vector<float>> results(8, std::vector<float>(256));
+    std::vector<std::shared_ptr<Future>> futures;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      GemmCall call;
+      call.m = call.n = call.k = 16;
+      call.a = call.b = {a.data(), 0, 16, 1};
+      call.c = {results[i].data(), 0, 16, 1};
+      call.device = static_cast<std::uint8_t>(i % 2);
+      call.stream = kFirstStream;
+      futures.push_back(session->gemm_async(call));
+    }
+    seen.emplace_back();
+    for (const auto& future : futures) {
+      const shmgemm_completion completion = future->result();
+      EXPECT_GE(completion.start_cycles, seen.back().empty() ? 0 : seen.back().back());
+      seen.back().push_back(completion.start_cycles);
+      seen.back().push_back(completion.end_cycles);
+    }
+    EXPECT_EQ(results[7], std::vector<float>(256, 16.0f));
+  }
+  EXPECT_EQ(seen[0], seen[1]);
+}
+
 TEST(Lane, SaysWhatCannotBe) {
   EXPECT_EQ(why(options(2, 3)),
             "processes = 3, devices = 2: expected at least one device for each process");

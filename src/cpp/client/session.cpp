@@ -65,6 +65,44 @@ void log(const std::string& what, const shmgemm_completion& completion) {
                static_cast<unsigned long long>(completion.end_cycles));
 }
 
+// What of a batch goes to one engine.
+struct Part {
+  Channel* channel = nullptr;         // null: nothing does
+  std::vector<std::size_t> products;  // of the batch
+  std::vector<shmgemm_command> commands;
+  bool answered = false;
+
+  void submit() {
+    if (channel == nullptr) return;
+    shmgemm_command flush{};
+    flush.op = SHMGEMM_OP_FLUSH;
+    commands.push_back(flush);
+    channel->submit(commands.data(), commands.size(), Channel::kNoDeadline);
+  }
+
+  void wait(std::vector<shmgemm_completion>& completions) {
+    if (channel == nullptr || commands.back().id == 0) return;
+    try {
+      channel->wait(commands.back().id, Channel::kNoDeadline, region::Expect::kShort);
+      for (std::size_t i = 0; i < products.size(); ++i) {
+        completions[products[i]] =
+            channel->wait(commands[i].id, Channel::kNoDeadline, region::Expect::kShort);
+      }
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    answered = true;
+  }
+
+  // Whatever is still under way keeps its blocks until it was answered.
+  void abandon() {
+    for (const shmgemm_command& command : commands) {
+      if (command.id != 0) channel->abandon(command.id, nullptr);
+    }
+  }
+};
+
 }  // namespace
 
 // One product that was sent, of a session that it keeps. Many threads may wait for it; one settles.
@@ -112,44 +150,6 @@ class DoneProduct final : public Future {
 
  private:
   const shmgemm_completion completion_;
-};
-
-// What of a batch goes to one engine.
-struct Part {
-  Channel* channel = nullptr;         // null: nothing does
-  std::vector<std::size_t> products;  // of the batch
-  std::vector<shmgemm_command> commands;
-  bool answered = false;
-
-  void submit() {
-    if (channel == nullptr) return;
-    shmgemm_command flush{};
-    flush.op = SHMGEMM_OP_FLUSH;
-    commands.push_back(flush);
-    channel->submit(commands.data(), commands.size(), Channel::kNoDeadline);
-  }
-
-  void wait(std::vector<shmgemm_completion>& completions) {
-    if (channel == nullptr || commands.back().id == 0) return;
-    try {
-      channel->wait(commands.back().id, Channel::kNoDeadline, region::Expect::kShort);
-      for (std::size_t i = 0; i < products.size(); ++i) {
-        completions[products[i]] =
-            channel->wait(commands[i].id, Channel::kNoDeadline, region::Expect::kShort);
-      }
-    } catch (...) {
-      abandon();
-      throw;
-    }
-    answered = true;
-  }
-
-  // Whatever is still under way keeps its blocks until it was answered.
-  void abandon() {
-    for (const shmgemm_command& command : commands) {
-      if (command.id != 0) channel->abandon(command.id, nullptr);
-    }
-  }
 };
 
 class SessionImpl {
