@@ -121,7 +121,8 @@ HostPort::Settings HostPort::settings(SST::Params& params) {
           number("control_fd"),
           number("parent"),
           static_cast<std::uint32_t>(number("threads")),
-          static_cast<std::uint32_t>(number("devices"))};
+          static_cast<std::uint32_t>(number("devices")),
+          static_cast<std::uint32_t>(number("header"))};
 }
 
 void HostPort::setup() {
@@ -163,7 +164,7 @@ void HostPort::serve() {
   const std::vector<engine::DeviceSetup> setups = devices();
   if (settings_.has_host) {
     if (settings_.by_session) {
-      region_ = region::Region::attach(settings_.region_fd);
+      region_ = region::Region::attach(settings_.region_fd, settings_.header);
       refuse_second_engine(*region_->engine());
     } else {
       region_ = region::Region::serve_file(settings_.region, settings_.region_bytes);

@@ -41,6 +41,7 @@ class HostPort final : public SST::Component {
       {"region_bytes", "size of that file; 0: as large as it is, or 256 MiB", "0"},
       {"link", "path of a Unix socket at which links are taken; none where it is empty", ""},
       {"region_fd", "inherited descriptor of the shared region, as the session passes it", "3"},
+      {"header", "number of this engine among those of the region, as the session passes it", "0"},
       {"control_fd", "inherited descriptor of the session's control socket", "4"},
       {"parent", "process whose end is the simulation's; 0: only the control socket's hang-up is",
        "0"},
@@ -69,7 +70,7 @@ class HostPort final : public SST::Component {
     std::string region, link;  // paths
     std::uint64_t region_bytes;
     int region_fd, control_fd, parent_pid;
-    std::uint32_t threads, devices;
+    std::uint32_t threads, devices, header;
   };
 
   void enter_house(SST::Params& params);

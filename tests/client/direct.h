@@ -8,5 +8,6 @@
 
 inline void begin_direct(shmgemm::client::Heap& heap, shmgemm::client::Channel& channel) {
   heap.region().begin_generation();
-  channel.begin(std::make_unique<shmgemm::client::RingPort>(heap.region(), 0));
+  channel.begin(std::make_unique<shmgemm::client::RingPort>(heap.region(), 0),
+                heap.region().generation());
 }

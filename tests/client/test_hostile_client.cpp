@@ -65,6 +65,7 @@ class HostileClient {
     for (std::uint32_t i = 0; i < kPairs; ++i) pairs_.emplace_back(*region_, i);
     time_is_over_ = false;
     engine_ = std::make_unique<client::EngineProcess>(options_, *region_);
+    engine_->await_ready();
   }
 
   // The sanitizer's verdict, leaks included, is the exit status.

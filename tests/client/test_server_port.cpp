@@ -64,7 +64,7 @@ class ServerPortTest : public testing::Test {
   ServerPort& begin(const FakeServer& server) {
     auto port = std::make_unique<ServerPort>(server.address(), soon());
     ServerPort& result = *port;
-    channel.begin(std::move(port));
+    channel.begin(std::move(port), heap->region().generation());
     return result;
   }
   static region::Clock::time_point soon() { return region::Clock::now() + 10s; }

@@ -448,7 +448,7 @@ def test_a_fresh_engine_is_drawn_after_the_lost_one(device: Any, tmp_path: Path)
             while device.core.engine_pid == engine:
                 product(1, 1, 1)
         product(4, 4, 4)
-    assert prof.records[-1].start_cycles < prof.records[0].end_cycles
+    assert prof.records[-1].start_cycles >= prof.records[0].end_cycles
     events = json.loads(prof.to_chrome_trace(tmp_path / "t.json").read_text())["traceEvents"]
     drawn = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["pid"] == 1]
     for (_, end), (start, _) in pairwise(drawn):

@@ -61,6 +61,7 @@ def test_own_defaults() -> None:
         "hardware": "tpu_v3",
         "numerics": "fast",
         "devices": 1,
+        "processes": 1,
         "region": 256 << 20,
         "threads": 0,
         "strict": False,

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <set>
+#include <stdexcept>
 #include <string>
 
 namespace {
@@ -111,6 +113,58 @@ TEST(Region, RefusesABrokenOrForeignHeader) {
   EXPECT_THROW(attach(), ProtocolError);
   *owner->header() = good;
   EXPECT_NO_THROW(attach());
+}
+
+TEST(Region, SeveralEnginesHaveHeadersAndRingsOfTheirOwn) {
+  const auto region = Region::create(kBytes, SHMGEMM_MAX_QUEUE_PAIRS, 0, SHMGEMM_MAX_ENGINES);
+  std::set<const void*> rings;
+  for (std::uint32_t i = 0; i < SHMGEMM_MAX_ENGINES; ++i) {
+    Region& here = region->of_engine(i);
+    EXPECT_EQ(here.base(), region->base());
+    EXPECT_EQ(here.heap_begin(), region->heap_begin());
+    EXPECT_EQ(here.id(), region->id());
+    const auto engine = Region::attach(fcntl(region->fd(), F_DUPFD_CLOEXEC, 3), i);
+    EXPECT_EQ(engine->engine_number(), i);
+    EXPECT_EQ(engine->id(), region->id());
+    EXPECT_EQ(engine->queue_pairs(), i == 0 ? SHMGEMM_MAX_QUEUE_PAIRS : 1);
+    for (std::uint32_t pair = 0; pair < here.queue_pairs(); ++pair) {
+      rings.insert(here.queue_pair(pair));
+      const auto* begin = reinterpret_cast<const std::byte*>(here.queue_pair(pair));
+      EXPECT_GE(begin, here.base() + SHMGEMM_MAX_ENGINES * SHMGEMM_PAGE_BYTES);
+      EXPECT_LE(begin + SHMGEMM_QUEUE_PAIR_BYTES, here.base() + here.heap_begin());
+      EXPECT_EQ(begin - here.base(),
+                reinterpret_cast<const std::byte*>(engine->queue_pair(pair)) - engine->base());
+    }
+  }
+  EXPECT_EQ(rings.size(), SHMGEMM_MAX_QUEUE_PAIRS + SHMGEMM_MAX_ENGINES - 1);
+}
+
+TEST(Region, AGenerationOfOneEngineLeavesTheOthersAlone) {
+  const auto region = Region::create(kBytes, 1, 0, 3);
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    region->of_engine(i).queue_pair(0)->commands[3].seq = 9;
+    region->of_engine(i).engine()->state = SHMGEMM_PEER_READY;
+  }
+  region->of_engine(1).header()->magic = 5;  // whatever its engine did to it
+  region->of_engine(1).begin_generation();
+  const auto engine = Region::attach(fcntl(region->fd(), F_DUPFD_CLOEXEC, 3), 1);
+  EXPECT_EQ(engine->generation(), 1u);
+  EXPECT_EQ(engine->queue_pair(0)->commands[3].seq, 0u);
+  for (const std::uint32_t other : {0u, 2u}) {
+    EXPECT_EQ(region->of_engine(other).generation(), 0u);
+    EXPECT_EQ(region->of_engine(other).queue_pair(0)->commands[3].seq, 9u);
+    EXPECT_EQ(region->of_engine(other).engine()->state, std::uint32_t{SHMGEMM_PEER_READY});
+  }
+}
+
+TEST(Region, RefusesEnginesThatItDoesNotHave) {
+  EXPECT_THROW(Region::create(kBytes, 1, 0, 0), Unsupported);
+  EXPECT_NE(message_of([] { Region::create(kBytes, 1, 0, 9); }).find("1 to 8"), std::string::npos);
+  const auto region = Region::create(kBytes, 1, 0, 2);
+  for (const std::uint32_t engine : {2u, 7u, 8u, 4000u}) {
+    EXPECT_THROW(Region::attach(fcntl(region->fd(), F_DUPFD_CLOEXEC, 3), engine), ProtocolError);
+  }
+  EXPECT_THROW(region->of_engine(2), std::out_of_range);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@
 #define SHMGEMM_MAX_PEERS 15u /* peer 0 is the engine, peer 1 + i the client of queue pair i */
 #define SHMGEMM_ENGINE_PEER 0u
 #define SHMGEMM_MAX_ARENAS 8u
+#define SHMGEMM_MAX_ENGINES 8u  /* of one region; engine i has its header in page i */
 #define SHMGEMM_RING_SLOTS 256u /* of the command ring and of the completion ring */
 #define SHMGEMM_QUEUE_PAIR_BYTES 65536u
 #define SHMGEMM_FLUSH_EVERY 128u /* a client flushes at least this often */

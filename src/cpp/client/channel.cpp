@@ -147,6 +147,12 @@ bool Channel::settled(std::uint64_t id) {
   return !in_flight(id);
 }
 
+std::uint64_t Channel::end_cycles(std::uint64_t id) {
+  const Lock lock(mutex_);
+  const Slot& slot = slot_of(id);
+  return slot.id == id && slot.state == State::kDone ? slot.completion.end_cycles : 0;
+}
+
 shmgemm_completion Channel::take(std::uint64_t id) {
   const Lock lock(mutex_);
   Slot& slot = slot_of(id);
@@ -281,11 +287,11 @@ void Channel::fail(Failure kind, const std::string& message) {
   changed_.notify_all();
 }
 
-void Channel::begin(std::unique_ptr<Port> port) {
+void Channel::begin(std::unique_ptr<Port> port, std::uint32_t generation) {
   Lock lock(mutex_);
   changed_.wait(lock, [this] { return !reaping_; });
   port_ = std::move(port);
-  limits_.generation = heap_->region().generation();
+  limits_.generation = generation;
   limits_.devices = 255;
   unflushed_ = 0;
   nonsense_text_.clear();

@@ -52,7 +52,8 @@ class Channel {
   // The same in steps. A command has settled when it is answered, lost, or was taken.
   bool settled(std::uint64_t id);  // does not block; the first asks for a flush
   bool await(std::uint64_t id, Deadline deadline, region::Expect expect);  // false: deadline
-  shmgemm_completion take(std::uint64_t id);  // of one that has settled; throws where it was lost
+  std::uint64_t end_cycles(std::uint64_t id);  // 0 where no completion waits to be taken
+  shmgemm_completion take(std::uint64_t id);   // of one that has settled; throws where it was lost
   // Nobody will ask for it: `heir` is told.
   void abandon(std::uint64_t id, std::shared_ptr<Orphan> heir);
 
@@ -61,7 +62,8 @@ class Channel {
   // fails.
   void fail(Failure kind, const std::string& message);
   bool failed() const { return failure_flag_.load(std::memory_order_seq_cst); }
-  void begin(std::unique_ptr<Port> port);  // at first and after a failure; of this generation
+  // At first and after a failure.
+  void begin(std::unique_ptr<Port> port, std::uint32_t generation);
   bool has_in_flight() const { return in_flight_.load(std::memory_order_relaxed) > 0; }
   void reap_abandoned();
   bool wait_until_unused(region::Nanoseconds limit);  // until no thread is inside wait()

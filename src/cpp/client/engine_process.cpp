@@ -30,13 +30,14 @@ constexpr std::chrono::milliseconds kSlice{20};  // how often a start looks up
 // neither.
 int above_standard(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, kTheirSocket + 1); }
 
-std::vector<std::string> arguments_for(const SessionOptions& options) {
+std::vector<std::string> arguments_for(const SessionOptions& options, std::uint32_t header) {
   std::vector<std::string> words = {options.engine_path};
   words.insert(words.end(), options.engine_words.begin(), options.engine_words.end());
   words.insert(words.end(),
                {"--region-fd", std::to_string(kTheirRegion), "--control-fd",
                 std::to_string(kTheirSocket), "--parent", std::to_string(getpid()), "--devices",
                 std::to_string(options.devices), "--threads", std::to_string(options.threads)});
+  if (header != 0) words.insert(words.end(), {"--header", std::to_string(header)});
   if (!options.link_path.empty()) {
     words.push_back("--link");
     words.push_back(options.link_path);
@@ -82,14 +83,6 @@ EngineProcess::EngineProcess(const SessionOptions& options, const region::Region
     throw;
   }
   ::close(sockets[1]);
-  try {
-    await_ready();
-  } catch (...) {
-    kill();
-    wait_dead(std::chrono::seconds(5));
-    close_descriptors();
-    throw;
-  }
 }
 
 EngineProcess::~EngineProcess() {
@@ -127,7 +120,7 @@ void EngineProcess::spawn(const SessionOptions& options, const region::Region& r
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
   }
   posix_spawnattr_setflags(&attributes, flags);
-  auto words = arguments_for(options);
+  auto words = arguments_for(options, region.engine_number());
   auto variables = environment();
   const int error = posix_spawn(&pid_, path_.c_str(), &actions, &attributes, pointers(words).data(),
                                 pointers(variables).data());
@@ -150,6 +143,16 @@ void EngineProcess::spawn(const SessionOptions& options, const region::Region& r
 }
 
 void EngineProcess::await_ready() {
+  try {
+    receive_ready();
+  } catch (...) {
+    kill();
+    wait_dead(std::chrono::seconds(5));
+    throw;
+  }
+}
+
+void EngineProcess::receive_ready() {
   const auto end = std::chrono::steady_clock::now() + kStartLimit;
   for (;;) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(

@@ -13,13 +13,16 @@ namespace shmgemm::client {
 
 class EngineProcess {
  public:
-  // Returns when the engine serves. Unsupported (cannot be started), ProtocolError (speaks another
-  // ABI or nonsense), DeviceLost (died at once), DeviceTimeout (never became ready) - with its own
-  // words if any.
+  // Starts it, for the part of the region that is its own. Unsupported where it cannot be.
   EngineProcess(const SessionOptions& options, const region::Region& region);
   ~EngineProcess();  // kills it where it still runs, and reaps it
   EngineProcess(const EngineProcess&) = delete;
   EngineProcess& operator=(const EngineProcess&) = delete;
+
+  // Returns when the engine serves. Unsupported (it says why it cannot), ProtocolError (speaks
+  // another ABI or nonsense), DeviceLost (died at once), DeviceTimeout (never became ready) - with
+  // its own words if any; it is gone then.
+  void await_ready();
 
   int pid() const { return pid_; }
   int pidfd() const { return pidfd_; }
@@ -30,7 +33,7 @@ class EngineProcess {
 
  private:
   void spawn(const SessionOptions& options, const region::Region& region, int their_socket);
-  void await_ready();
+  void receive_ready();
   void check_ready(const shmgemm_control& record, long bytes);
   void close_descriptors();
 

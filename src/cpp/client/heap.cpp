@@ -30,8 +30,8 @@ class HeapBlock final : public Block {
 
 }  // namespace
 
-Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes)
-    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes)),
+Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes, std::uint32_t engines)
+    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes, engines)),
       begin_(region_->arena(SHMGEMM_ARENA_LEASED).offset),
       end_(begin_ + region_->arena(SHMGEMM_ARENA_LEASED).bytes),
       allocator_(begin_, end_),

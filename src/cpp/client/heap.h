@@ -16,7 +16,8 @@ namespace shmgemm::client {
 class Heap : public std::enable_shared_from_this<Heap> {
  public:
   // A region of its own; `guest_arena_bytes` at its end are for a guest's device server.
-  explicit Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes = 0);
+  explicit Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes = 0,
+                std::uint32_t engines = 1);
   // An arena of somebody else's region, ours until this process ends or lets go. `path`: its file.
   static std::shared_ptr<Heap> lease(const std::string& path);
 

@@ -8,14 +8,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace shmgemm::client {
 namespace {
 
 constexpr int kBeatMs = 100;
 
-std::string engine_text(const EngineProcess& engine) {
-  return "the engine (pid " + std::to_string(engine.pid()) + ")";
+std::string engine_text(const Watched& watched) {
+  return watched.name + " (pid " + std::to_string(watched.engine->pid()) + ")";
 }
 
 // Signals are for the program's own threads.
@@ -31,7 +32,7 @@ std::thread start_quiet(void (*function)(void*), void* argument) {
 }  // namespace
 
 Monitor::Monitor(Watched watched, Channel& channel, region::Region& region, double timeout_s)
-    : watched_(watched),
+    : watched_(std::move(watched)),
       channel_(channel),
       region_(region),
       patience_beats_(std::max(1u, static_cast<unsigned>(std::lround(timeout_s * 1000 / kBeatMs)))),
@@ -39,9 +40,14 @@ Monitor::Monitor(Watched watched, Channel& channel, region::Region& region, doub
   thread_ = start_quiet([](void* self) { static_cast<Monitor*>(self)->run(); }, this);
 }
 
-Monitor::~Monitor() {
+void Monitor::stop() {
   const std::uint64_t one = 1;
-  if (write(quit_, &one, sizeof one) == sizeof one) thread_.join();
+  (void)!write(quit_, &one, sizeof one);
+}
+
+Monitor::~Monitor() {
+  stop();
+  thread_.join();
   close(quit_);
 }
 
@@ -56,8 +62,8 @@ void Monitor::run() {
     }
     if ((polled[0].revents & POLLIN) != 0) {
       watched_.engine->wait_dead(std::chrono::milliseconds(0));
-      return channel_.fail(Failure::kLost, engine_text(*watched_.engine) +
-                                               " is gone: " + watched_.engine->cause_of_death());
+      return channel_.fail(
+          Failure::kLost, engine_text(watched_) + " is gone: " + watched_.engine->cause_of_death());
     }
     if ((polled[1].revents & POLLIN) != 0) return end_session();
     if (polled[2].revents != 0) {
@@ -79,8 +85,8 @@ void Monitor::fail_silent() {
   }
   watched_.engine->kill();
   watched_.engine->wait_dead(std::chrono::seconds(5));
-  channel_.fail(Failure::kTimeout, engine_text(*watched_.engine) + " showed no sign of life for " +
-                                       limit + " and was killed");
+  channel_.fail(Failure::kTimeout,
+                engine_text(watched_) + " showed no sign of life for " + limit + " and was killed");
 }
 
 // Counted in our own beats, not in time: where both were stopped, nobody was silent.

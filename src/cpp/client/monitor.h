@@ -15,6 +15,7 @@ namespace shmgemm::client {
 struct Watched {
   EngineProcess* engine = nullptr;      // null: not ours
   TcpConnection* connection = nullptr;  // null: the channel goes direct
+  std::string name = "the engine";      // for errors
 };
 
 class Monitor {
@@ -23,6 +24,7 @@ class Monitor {
   // Ends the engine where it still runs (asked first, killed after 0.5 s); then the channel has
   // failed.
   ~Monitor();
+  void stop();  // begins that end, and does not wait
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 

@@ -13,37 +13,44 @@
 #include "client/channel.h"
 #include "client/connection_pool.h"
 #include "client/current.h"
-#include "client/engine_process.h"
 #include "client/heap.h"
 #include "client/in_flight.h"
 #include "client/inline_gemm.h"
+#include "client/lane.h"
 #include "client/ledger.h"
-#include "client/monitor.h"
 #include "client/product.h"
-#include "client/ring_port.h"
-#include "client/server_port.h"
 #include "client/streams.h"
 
 namespace shmgemm {
 namespace {
 
 using client::Channel;
+using client::deadline_after;
+using client::Lane;
 
 // A product that keeps the engine busy for longer than anyone should spin.
 constexpr std::uint64_t kLongMacs = 4'000'000;
-constexpr double kDeviceLimitS = 5;              // for a device to find a new engine
-constexpr std::chrono::seconds kAnswerGrace{1};  // for its last answer, which says why not
-
-Channel::Deadline deadline_after(double seconds) {
-  if (seconds <= 0) return Channel::kNoDeadline;
-  return region::Clock::now() +
-         std::chrono::duration_cast<region::Nanoseconds>(std::chrono::duration<double>(seconds));
-}
-
+constexpr std::uint64_t kMostCycles = 1ull << 62;  // simulated time ends before
+constexpr unsigned kLaneShift = 56;                // an id of the raw path: lane, id in its channel
 // Of a wait that may end without a result; below 0: none.
 Channel::Deadline limit_after(double seconds) {
   if (seconds == 0) return region::Clock::now();
   return deadline_after(seconds);
+}
+
+void check_processes(const SessionOptions& options) {
+  if (options.processes == 1) return;
+  const std::string given = "processes = " + std::to_string(options.processes);
+  if (options.processes < 1 || options.processes > SHMGEMM_MAX_ENGINES) {
+    throw Unsupported(given + ": expected 1 to " + std::to_string(SHMGEMM_MAX_ENGINES));
+  }
+  if (options.processes > options.devices) {
+    throw Unsupported(given + ", devices = " + std::to_string(options.devices) +
+                      ": expected at least one device for each process");
+  }
+  if (options.guest || !options.server.empty()) {
+    throw Unsupported(given + ": expected 1, as a device server has one engine behind it");
+  }
 }
 
 [[noreturn]] void throw_closed() {
@@ -57,6 +64,44 @@ void log(const std::string& what, const shmgemm_completion& completion) {
                static_cast<unsigned long long>(completion.start_cycles),
                static_cast<unsigned long long>(completion.end_cycles));
 }
+
+// What of a batch goes to one engine.
+struct Part {
+  Channel* channel = nullptr;         // null: nothing does
+  std::vector<std::size_t> products;  // of the batch
+  std::vector<shmgemm_command> commands;
+  bool answered = false;
+
+  void submit() {
+    if (channel == nullptr) return;
+    shmgemm_command flush{};
+    flush.op = SHMGEMM_OP_FLUSH;
+    commands.push_back(flush);
+    channel->submit(commands.data(), commands.size(), Channel::kNoDeadline);
+  }
+
+  void wait(std::vector<shmgemm_completion>& completions) {
+    if (channel == nullptr || commands.back().id == 0) return;
+    try {
+      channel->wait(commands.back().id, Channel::kNoDeadline, region::Expect::kShort);
+      for (std::size_t i = 0; i < products.size(); ++i) {
+        completions[products[i]] =
+            channel->wait(commands[i].id, Channel::kNoDeadline, region::Expect::kShort);
+      }
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    answered = true;
+  }
+
+  // Whatever is still under way keeps its blocks until it was answered.
+  void abandon() {
+    for (const shmgemm_command& command : commands) {
+      if (command.id != 0) channel->abandon(command.id, nullptr);
+    }
+  }
+};
 
 }  // namespace
 
@@ -110,95 +155,137 @@ class DoneProduct final : public Future {
 class SessionImpl {
  public:
   explicit SessionImpl(const SessionOptions& options)
-      : options_(options), heap_(heap_for(options)), channel_(heap_) {
-    start();
+      : options_((check_processes(options), options)), heap_(heap_for(options)) {
+    for (std::uint32_t number = 0; number < options.processes; ++number) {
+      lanes_.push_back(std::make_unique<Lane>(options, heap_, ledger_, number));
+    }
+    if (!options_.server.empty() && options_.region_path.empty()) {
+      start_pool();
+      return;
+    }
+    for (const auto& lane : lanes_) lane->launch();
+    for (const auto& lane : lanes_) lane->start();
   }
   ~SessionImpl() { close(); }
 
   client::Heap& heap() { return *heap_; }
   const client::Heap& heap() const { return *heap_; }
-  Channel& channel() { return channel_; }
+  // That serves a device; the engine of one that is not there refuses it.
+  Lane& lane_of(std::uint8_t device) const { return *lanes_[device % lanes_.size()]; }
   bool ours() const { return heap_->ours(); }
   bool closed() const { return closed_->load() || !ours(); }
 
-  // Before each op: the engine runs, or runs again.
-  void ready() {
+  // Before each op: the engine of its device runs, or runs again.
+  void ready(std::uint8_t device) {
     if (!ours()) {
       throw Closed("this session belongs to the process that forked this one; open another here");
     }
     if (closed_->load()) throw_closed();
-    if (!pool_ && channel_.failed()) {
-      const std::lock_guard<std::mutex> lock(lifecycle_);
+    Lane& lane = lane_of(device);
+    if (!pool_ && lane.channel().failed()) {
+      lane.revive(*closed_);
       if (closed_->load()) throw_closed();
-      if (channel_.failed()) start();
     }
     client::note_use(closed_);
   }
 
-  void ready_for_commands(const char* what) {
-    ready();
+  void ready_for_commands(std::uint8_t device, const char* what) {
+    ready(device);
     if (pool_) refuse_inline(what);
   }
 
   void close() {
     if (!ours()) return;
-    const std::lock_guard<std::mutex> lock(lifecycle_);
+    const std::lock_guard<std::mutex> lock(closing_);
     if (closed_->exchange(true)) return;
-    end_generation();
+    for (const auto& lane : lanes_) lane->ask_to_end();
+    for (const auto& lane : lanes_) lane->end();
     if (pool_) pool_->close();
-    channel_.wait_until_unused(std::chrono::milliseconds(200));
+    for (const auto& lane : lanes_) {
+      lane->channel().wait_until_unused(std::chrono::milliseconds(200));
+    }
   }
 
   shmgemm_completion gemm(const GemmCall& call);
   client::SentOp send(client::InFlight& product);
   std::vector<shmgemm_completion> gemm_batch(const std::vector<GemmCall>& calls);
   void check_product(const GemmCall& call) const;
-  // C holds what a completed product says, or its refusal is thrown.
-  void settle(client::InFlight& product, const shmgemm_completion& completion);
+  // C holds what a completed product says, or its refusal is thrown. The completion is made the
+  // session's: it comes as the engine has it.
+  void settle(client::InFlight& product, shmgemm_completion& completion);
   client::Streams& streams() { return streams_; }
   bool inline_only() const { return pool_ != nullptr; }
   shmgemm_completion gemm_inline(const GemmCall& call);
   shmgemm_completion call(shmgemm_command command, const char* name);
   shmgemm_completion run(const shmgemm_command& command, region::Expect expect);
+  shmgemm_completion flush();
+  std::uint64_t submit_raw(const shmgemm_command& command);
+  shmgemm_completion wait_raw(std::uint64_t id, double timeout_s);
   shmgemm_info info(std::uint8_t device);
   Stats stats() const;
 
-  int engine_pid() const {
-    const std::lock_guard<std::mutex> lock(lifecycle_);
-    return engine_ && !channel_.failed() ? engine_->pid() : 0;
+  std::vector<int> engine_pids() const {
+    std::vector<int> pids;
+    for (const auto& lane : lanes_) pids.push_back(lane->engine_pid());
+    return pids;
   }
   client::Ledger& ledger() { return ledger_; }
   const SessionOptions& options() const { return options_; }
 
  private:
   static std::shared_ptr<client::Heap> heap_for(const SessionOptions& options);
-  void start();
-  void start_once();
+  // The release time that a command must carry, whatever lane it goes to. Simulated time belongs to
+  // an engine, and a new one begins at 0; but for the program it is one, and what it has waited for
+  // is past.
+  std::uint64_t release_cycles(std::uint64_t wanted) const {
+    return std::max(wanted, now_.load(std::memory_order_relaxed));
+  }
+  void waited_for(const shmgemm_completion& completion);
+  std::uint32_t generation_of(const void* channel) const;
+  shmgemm_command for_engine(shmgemm_command command) const;
   shmgemm_command command_of(const client::InFlight& product);
   void keep_order(shmgemm_command& command, const StreamMark& after);
   std::vector<shmgemm_completion> send_together(
       const std::vector<std::unique_ptr<client::InFlight>>& products);
-  void end_generation();
   void start_pool();
-  void start_engine();
-  std::unique_ptr<client::ServerPort> connect_server();
-  void await_device(Channel::Deadline deadline);
-  void await_verdict() const;
   [[noreturn]] void refuse_device(std::uint8_t device, const std::string& what) const;
   [[noreturn]] void refuse_inline(const std::string& what) const;
   [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
 
   SessionOptions options_;
   std::shared_ptr<client::Heap> heap_;
-  Channel channel_;
-  mutable std::mutex lifecycle_;  // of the engine and its monitor
-  std::unique_ptr<client::EngineProcess> engine_;
-  std::unique_ptr<client::Monitor> monitor_;
   std::unique_ptr<client::ConnectionPool> pool_;  // where matrices travel
   const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
+  std::mutex closing_;
   client::Ledger ledger_;
   client::Streams streams_;
+  std::atomic<std::uint64_t> now_{0};  // the largest end that was waited for
+  std::vector<std::unique_ptr<Lane>> lanes_;
 };
+
+// What a broken engine says is no time.
+void SessionImpl::waited_for(const shmgemm_completion& completion) {
+  if (completion.end_cycles >= kMostCycles) return;
+  std::uint64_t now = now_.load(std::memory_order_relaxed);
+  while (now < completion.end_cycles &&
+         !now_.compare_exchange_weak(now, completion.end_cycles, std::memory_order_relaxed)) {
+  }
+}
+
+// Of the engine behind a channel now.
+std::uint32_t SessionImpl::generation_of(const void* channel) const {
+  for (const auto& lane : lanes_) {
+    if (&lane->channel() == channel) return lane->generation();
+  }
+  return 0;
+}
+
+// A command of the session's as the engine of its device must see it.
+shmgemm_command SessionImpl::for_engine(shmgemm_command command) const {
+  command.release_cycles = release_cycles(command.release_cycles);
+  command.device = lane_of(command.device).device_here(command.device);
+  return command;
+}
 
 void SessionImpl::refuse_device(std::uint8_t device, const std::string& what) const {
   const std::uint32_t last = options_.devices - 1;
@@ -216,7 +303,7 @@ void SessionImpl::refuse_inline(const std::string& what) const {
 // What an engine's refusal means to the caller.
 void SessionImpl::refuse(const shmgemm_completion& completion, const std::string& what) {
   if (completion.status == SHMGEMM_STATUS_NO_DEVICE) {
-    await_verdict();
+    lane_of(static_cast<std::uint8_t>(completion.device)).await_verdict();
     throw DeviceLost(what + ": " + shmgemm_status_text(completion.status));
   }
   ledger_.count_reject();
@@ -233,49 +320,8 @@ void SessionImpl::refuse(const shmgemm_completion& completion, const std::string
 
 std::shared_ptr<client::Heap> SessionImpl::heap_for(const SessionOptions& options) {
   if (!options.region_path.empty()) return client::Heap::lease(options.region_path);
-  return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes);
-}
-
-void SessionImpl::end_generation() {
-  monitor_.reset();
-  engine_.reset();
-}
-
-// A guest that is going down has closed its connection before it has ended: then it is tried again.
-void SessionImpl::start() {
-  const Channel::Deadline deadline = deadline_after(kDeviceLimitS);
-  for (;;) {
-    try {
-      return start_once();
-    } catch (const DeviceLost&) {
-      if (!options_.guest || region::Clock::now() >= deadline) throw;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
-}
-
-// A fresh generation: an engine where the session has its own, then the way to it.
-void SessionImpl::start_once() {
-  end_generation();
-  if (!options_.server.empty() && options_.region_path.empty()) return start_pool();
-  if (options_.server.empty()) start_engine();
-  client::Watched watched{engine_.get(), nullptr};
-  std::unique_ptr<client::Port> port;
-  if (options_.server.empty() && !options_.guest) {
-    port = std::make_unique<client::RingPort>(heap_->region(), 0);
-  } else {
-    auto to_server = connect_server();
-    watched.connection = &to_server->connection();
-    port = std::move(to_server);
-  }
-  channel_.set_on_nonsense([watched] {
-    if (watched.engine != nullptr) watched.engine->kill();
-    if (watched.connection != nullptr) watched.connection->hang_up();
-  });
-  channel_.begin(std::move(port));
-  monitor_ =
-      std::make_unique<client::Monitor>(watched, channel_, heap_->region(), options_.timeout_s);
-  if (watched.connection != nullptr) await_device(deadline_after(kDeviceLimitS));
+  return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes,
+                                        options.processes);
 }
 
 void SessionImpl::start_pool() {
@@ -284,48 +330,14 @@ void SessionImpl::start_pool() {
   pool_->checkout(deadline_after(options_.timeout_s))->give_back();
 }
 
-void SessionImpl::start_engine() {
-  heap_->region().begin_generation();
-  engine_ = std::make_unique<client::EngineProcess>(options_, heap_->region());
-  ledger_.count_start();
-}
-
-std::unique_ptr<client::ServerPort> SessionImpl::connect_server() {
-  const std::string address =
-      options_.guest ? options_.guest(heap_->region().fd()) : options_.server;
-  return std::make_unique<client::ServerPort>(client::parse_address(address),
-                                              deadline_after(options_.timeout_s));
-}
-
-// The device in the guest connects to a new engine by itself, in a moment.
-void SessionImpl::await_device(Channel::Deadline deadline) {
-  const Channel::Deadline answered = deadline + kAnswerGrace;
-  for (;;) {
-    shmgemm_command command{};
-    command.op = SHMGEMM_OP_NOOP;
-    command.flags = SHMGEMM_FLAG_FLUSH;
-    const shmgemm_completion completion =
-        channel_.wait(channel_.submit(command, false, answered), answered, region::Expect::kShort);
-    if (completion.status == SHMGEMM_STATUS_OK) return;
-    if (region::Clock::now() >= deadline) {
-      throw DeviceLost(std::string("the device server has no device: ") +
-                       shmgemm_status_text(completion.status));
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-}
-
-// Why there is no device any more is for the monitor to find out.
-void SessionImpl::await_verdict() const {
-  for (int i = 0; i < 100 && !channel_.failed(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-}
-
 shmgemm_completion SessionImpl::run(const shmgemm_command& command, region::Expect expect) {
+  Channel& channel = lane_of(command.device).channel();
   try {
-    const std::uint64_t id = channel_.submit(command, false, Channel::kNoDeadline);
-    return channel_.wait(id, Channel::kNoDeadline, expect);
+    const std::uint64_t id = channel.submit(for_engine(command), false, Channel::kNoDeadline);
+    shmgemm_completion completion = channel.wait(id, Channel::kNoDeadline, expect);
+    completion.device = command.device;
+    waited_for(completion);
+    return completion;
   } catch (const Closed&) {
     throw_closed();
   }
@@ -345,14 +357,20 @@ shmgemm_command SessionImpl::command_of(const client::InFlight& product) {
 // What it and its stream wait for: the first as `after`, each other one as a NOOP before it in the
 // stream.
 void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) {
-  auto inputs = streams_.take_dependencies(command.stream, channel_);
+  Channel& channel = lane_of(command.device).channel();
+  auto inputs = streams_.take_dependencies(command.stream, channel);
   if (after.channel != nullptr) {
-    if (after.generation != heap_->region().generation()) {
+    if (after.generation != generation_of(after.channel)) {
       throw DeviceLost("the product that this one waits for was lost with its engine");
     }
     inputs.push_back({static_cast<Channel*>(after.channel), after.id, after.generation});
   }
   for (const client::SentOp& op : inputs) {
+    if (op.channel != &channel) {  // no engine knows of another's ops: wait for it here
+      op.channel->await(op.id, Channel::kNoDeadline, region::Expect::kShort);
+      command.release_cycles = std::max(command.release_cycles, op.channel->end_cycles(op.id));
+      continue;
+    }
     const auto id = static_cast<std::uint32_t>(op.id);
     if (command.after == 0) {
       command.after = id;
@@ -363,25 +381,27 @@ void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) 
     noop.device = command.device;
     noop.stream = command.stream;
     noop.after = id;
-    channel_.abandon(channel_.submit(noop, false, Channel::kNoDeadline), nullptr);
+    channel.abandon(channel.submit(for_engine(noop), false, Channel::kNoDeadline), nullptr);
   }
 }
 
 shmgemm_completion SessionImpl::gemm(const GemmCall& call) {
-  ready();
+  ready(call.device);
   check_product(call);
   if (pool_) return gemm_inline(call);
   client::InFlight product(*heap_, ledger_, call);
   shmgemm_command command = command_of(product);
   command.flags |= SHMGEMM_FLAG_FLUSH;
   const bool is_long = client::macs_of(call) > kLongMacs;
-  const shmgemm_completion completion =
+  shmgemm_completion completion =
       run(command, is_long ? region::Expect::kLong : region::Expect::kShort);
   settle(product, completion);
   return completion;
 }
 
-void SessionImpl::settle(client::InFlight& product, const shmgemm_completion& completion) {
+void SessionImpl::settle(client::InFlight& product, shmgemm_completion& completion) {
+  completion.device = product.call().device;
+  waited_for(completion);
   if (options_.debug) log(client::text_of(product.call()), completion);
   if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, client::text_of(product.call()));
   product.finish(completion);
@@ -389,9 +409,11 @@ void SessionImpl::settle(client::InFlight& product, const shmgemm_completion& co
 
 client::SentOp SessionImpl::send(client::InFlight& product) {
   const shmgemm_command command = command_of(product);
-  const std::uint32_t generation = heap_->region().generation();
+  Lane& lane = lane_of(command.device);
+  const std::uint32_t generation = lane.generation();
   try {
-    const client::SentOp op{&channel_, channel_.submit(command, false, Channel::kNoDeadline),
+    const client::SentOp op{&lane.channel(),
+                            lane.channel().submit(for_engine(command), false, Channel::kNoDeadline),
                             generation};
     streams_.sent(command.stream, op);
     return op;
@@ -403,7 +425,8 @@ client::SentOp SessionImpl::send(client::InFlight& product) {
 std::vector<shmgemm_completion> SessionImpl::gemm_batch(const std::vector<GemmCall>& calls) {
   std::vector<shmgemm_completion> completions;
   for (const GemmCall& call : calls) check_product(call);
-  ready();
+  if (calls.empty()) ready(0);
+  for (const GemmCall& call : calls) ready(call.device);
   if (pool_) {
     for (const GemmCall& call : calls) completions.push_back(gemm_inline(call));
     return completions;
@@ -419,35 +442,42 @@ std::vector<shmgemm_completion> SessionImpl::gemm_batch(const std::vector<GemmCa
   return completions;
 }
 
-// A FLUSH op behind them stands for them all.
+// Each engine's part with one wake-up; a FLUSH op behind it stands for it all. What was sent to an
+// engine that is lost does not keep the others from ending.
 std::vector<shmgemm_completion> SessionImpl::send_together(
     const std::vector<std::unique_ptr<client::InFlight>>& products) {
-  std::vector<shmgemm_command> commands;
-  for (const auto& product : products) commands.push_back(command_of(*product));
-  shmgemm_command flush{};
-  flush.op = SHMGEMM_OP_FLUSH;
-  commands.push_back(flush);
-  std::vector<shmgemm_completion> completions;
+  std::vector<Part> parts(lanes_.size());
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const shmgemm_command command = command_of(*products[i]);
+    Part& part = parts[command.device % lanes_.size()];
+    part.channel = &lane_of(command.device).channel();
+    part.products.push_back(i);
+    part.commands.push_back(for_engine(command));
+  }
+  std::vector<shmgemm_completion> completions(products.size());
   std::exception_ptr error;
+  const auto keep = [&error](const auto& function) {
+    try {
+      function();
+    } catch (const DeviceLost&) {
+      if (!error) error = std::current_exception();
+    }
+  };
   try {
-    channel_.submit(commands.data(), commands.size(), Channel::kNoDeadline);
-    channel_.wait(commands.back().id, Channel::kNoDeadline, region::Expect::kShort);
-    for (std::size_t i = 0; i < products.size(); ++i) {
-      completions.push_back(
-          channel_.wait(commands[i].id, Channel::kNoDeadline, region::Expect::kShort));
-    }
+    for (Part& part : parts) keep([&] { part.submit(); });
+    for (Part& part : parts) keep([&] { part.wait(completions); });
   } catch (...) {
-    // Whatever is still under way keeps its blocks until it was answered.
-    for (std::size_t i = completions.size(); i < commands.size(); ++i) {
-      if (commands[i].id != 0) channel_.abandon(commands[i].id, nullptr);
-    }
+    for (Part& part : parts) part.abandon();
     throw;
   }
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    try {
-      settle(*products[i], completions[i]);
-    } catch (const Error&) {
-      if (!error) error = std::current_exception();
+  for (const Part& part : parts) {
+    for (const std::size_t i : part.products) {
+      if (!part.answered) continue;
+      try {
+        settle(*products[i], completions[i]);
+      } catch (const Error&) {
+        if (!error) error = std::current_exception();
+      }
     }
   }
   if (error) std::rethrow_exception(error);
@@ -466,11 +496,52 @@ shmgemm_completion SessionImpl::gemm_inline(const GemmCall& call) {
 }
 
 shmgemm_completion SessionImpl::call(shmgemm_command command, const char* name) {
-  ready_for_commands(name);
+  ready_for_commands(command.device, name);
   if (command.device >= options_.devices) refuse_device(command.device, name);
   const shmgemm_completion completion = run(command, region::Expect::kShort);
   if (options_.debug) log(name, completion);
   if (completion.status != SHMGEMM_STATUS_OK) refuse(completion, name);
+  return completion;
+}
+
+// Of every engine; time is where the last of them is. Where one is lost the others are flushed
+// first.
+shmgemm_completion SessionImpl::flush() {
+  shmgemm_completion last{};
+  std::exception_ptr error;
+  for (std::size_t device = 0; device < lanes_.size(); ++device) {  // lane i serves device i
+    shmgemm_command command{};
+    command.op = SHMGEMM_OP_FLUSH;
+    command.device = static_cast<std::uint8_t>(device);
+    try {
+      const shmgemm_completion completion = call(command, "FLUSH");
+      if (completion.end_cycles >= last.end_cycles) last = completion;
+    } catch (const DeviceLost&) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  last.start_cycles = last.end_cycles = release_cycles(last.end_cycles);
+  return last;
+}
+
+std::uint64_t SessionImpl::submit_raw(const shmgemm_command& command) {
+  ready_for_commands(command.device, "a command");
+  const std::uint64_t lane = command.device % lanes_.size();
+  return lanes_[lane]->channel().submit(for_engine(command), true, Channel::kNoDeadline) |
+         lane << kLaneShift;
+}
+
+shmgemm_completion SessionImpl::wait_raw(std::uint64_t id, double timeout_s) {
+  const std::uint64_t lane = id >> kLaneShift;
+  if (lane >= lanes_.size()) {
+    throw Unsupported("command " + std::to_string(id) + " is not in flight in this session");
+  }
+  shmgemm_completion completion = lanes_[lane]->channel().wait(
+      id & ((1ull << kLaneShift) - 1), deadline_after(timeout_s), region::Expect::kShort);
+  completion.id = id;
+  completion.device = static_cast<std::uint16_t>(completion.device * lanes_.size() + lane);
+  waited_for(completion);
   return completion;
 }
 
@@ -491,12 +562,13 @@ shmgemm_info SessionImpl::info(std::uint8_t device) {
   std::memcpy(&info, block->data(), sizeof info);
   info.engine[sizeof info.engine - 1] = info.model[sizeof info.model - 1] =
       info.version[sizeof info.version - 1] = '\0';
+  if (lanes_.size() > 1) info.devices = options_.devices;
   return info;
 }
 
 Stats SessionImpl::stats() const {
   Stats stats = ledger_.totals();
-  stats.commands = channel_.commands();
+  for (const auto& lane : lanes_) stats.commands += lane->channel().commands();
   stats.region_bytes = heap_->region().bytes();
   stats.heap_bytes = heap_->allocator().capacity_bytes();
   stats.heap_used_bytes = heap_->allocator().used_bytes();
@@ -576,7 +648,7 @@ bool Session::contains(const void* data, std::uint64_t bytes) const {
 shmgemm_completion Session::gemm(const GemmCall& call) { return impl_->gemm(call); }
 
 std::shared_ptr<Future> Session::gemm_async(const GemmCall& call) {
-  impl_->ready();
+  impl_->ready(call.device);
   impl_->check_product(call);
   if (impl_->inline_only()) return std::make_shared<DoneProduct>(impl_->gemm(call));
   auto product = std::make_shared<client::InFlight>(impl_->heap(), impl_->ledger(), call);
@@ -626,11 +698,7 @@ shmgemm_completion Session::echo(std::uint64_t x, std::uint64_t y, std::uint64_t
   return impl_->call(command, "ECHO");
 }
 
-shmgemm_completion Session::flush() {
-  shmgemm_command command{};
-  command.op = SHMGEMM_OP_FLUSH;
-  return impl_->call(command, "FLUSH");
-}
+shmgemm_completion Session::flush() { return impl_->flush(); }
 
 void Session::reset(std::uint8_t device) {
   shmgemm_command command{};
@@ -642,14 +710,11 @@ void Session::reset(std::uint8_t device) {
 
 shmgemm_info Session::info(std::uint8_t device) { return impl_->info(device); }
 
-std::uint64_t Session::submit(shmgemm_command command) {
-  impl_->ready_for_commands("a command");
-  return impl_->channel().submit(command, true, Channel::kNoDeadline);
-}
+std::uint64_t Session::submit(shmgemm_command command) { return impl_->submit_raw(command); }
 
 shmgemm_completion Session::wait(std::uint64_t id, double timeout_s) {
   if (impl_->closed()) throw_closed();
-  return impl_->channel().wait(id, deadline_after(timeout_s), region::Expect::kShort);
+  return impl_->wait_raw(id, timeout_s);
 }
 
 Stats Session::stats() const { return impl_->stats(); }
@@ -660,7 +725,8 @@ void Session::close() {
   client::forget_use();
 }
 bool Session::closed() const { return impl_->closed(); }
-int Session::engine_pid() const { return impl_->engine_pid(); }
+int Session::engine_pid() const { return impl_->engine_pids().front(); }
+std::vector<int> Session::engine_pids() const { return impl_->engine_pids(); }
 int Session::region_fd() const { return impl_->heap().region().fd(); }
 std::uint32_t Session::generation() const { return impl_->heap().region().generation(); }
 

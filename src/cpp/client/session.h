@@ -1,4 +1,5 @@
-// A session: one region, one engine process that serves it, and the calls a program makes of them.
+// A session: one region, one engine process or several that serve it, and the calls a program makes
+// of them.
 // Every method may be called from any thread. No method blocks for ever: it ends in a result or in
 // one of the errors of error.h.
 #pragma once
@@ -90,7 +91,9 @@ struct SessionOptions {
   std::uint64_t guest_arena_bytes = 0;  // of them, kept for a device server in a guest
   std::string link_path;                // where the engine takes links; empty: nowhere
   std::uint32_t devices = 1;
-  std::uint32_t threads = 0;  // of the engine; 0: as many as CPUs
+  // Engines that serve them, each by itself: device d is served by number d % processes.
+  std::uint32_t processes = 1;
+  std::uint32_t threads = 0;  // of each engine; 0: as many as CPUs, shared among the engines
   double timeout_s = 5.0;     // without a heartbeat
   // Boots a guest with this region, or finds it booted; returns its device server's HOST:PORT.
   // Null: commands go to the engine directly.
@@ -154,8 +157,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void reset(std::uint8_t device = 0);
   shmgemm_info info(std::uint8_t device = 0);
 
-  // The raw path: ids, generation and seq are filled in; the command is validated by the engine
-  // alone.
+  // The raw path: ids, generation and seq are filled in, device and release time made the engine's;
+  // the command is validated by the engine alone. `after` names a command of the same engine.
   std::uint64_t submit(shmgemm_command command);  // returns its id, blocks only for credits
   shmgemm_completion wait(std::uint64_t id,
                           double timeout_s = 0);  // 0: no deadline but the heartbeat
@@ -166,9 +169,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void close();  // idempotent; ends the engine; blocks stay valid
   bool closed() const;
-  int engine_pid() const;  // 0 where none runs
+  int engine_pid() const;                // of the first; 0 where none runs
+  std::vector<int> engine_pids() const;  // of each
   int region_fd() const;
-  std::uint32_t generation() const;
+  std::uint32_t generation() const;  // of the first engine
 
  private:
   explicit Session(std::unique_ptr<SessionImpl> impl);

@@ -30,8 +30,8 @@ constexpr char kUsage[] =
     "Serves a simulated device at the Unix socket PATH, with its operands in FILE, which is made\n"
     "where there is none, until it is told to stop by SIGTERM or Ctrl-C.\n"
     "  --devices N   --threads N   --plugin FILE   key=value (see `shmgemm info`)\n"
-    "A session starts it with --region-fd FD --control-fd FD [--parent PID] [--link PATH] "
-    "instead.\n";
+    "A session starts it with --region-fd FD --control-fd FD [--header N] [--parent PID]\n"
+    "[--link PATH] instead.\n";
 
 constexpr std::chrono::milliseconds kStopLimit{400};
 
@@ -39,6 +39,7 @@ struct Arguments {
   std::string region;  // by hand: a file; else by a session:
   std::uint64_t region_bytes = 0;
   int region_fd = -1;
+  std::uint32_t header = 0;  // of those in the region, where it has several engines
   int control_fd = -1;
   int parent_pid = 0;
   std::uint32_t devices = 1;
@@ -72,6 +73,8 @@ void set(Arguments& arguments, const std::string& option, const std::string& val
     arguments.region_bytes = number(option, value, std::uint64_t{1} << 40);
   else if (option == "--region-fd")
     arguments.region_fd = static_cast<int>(number(option, value, kMost));
+  else if (option == "--header")
+    arguments.header = static_cast<std::uint32_t>(number(option, value, SHMGEMM_MAX_ENGINES - 1));
   else if (option == "--control-fd")
     arguments.control_fd = static_cast<int>(number(option, value, kMost));
   else if (option == "--parent")
@@ -139,7 +142,7 @@ void serve(const Arguments& arguments) {
   const bool by_hand = !arguments.region.empty();
   const int signals = by_hand ? take_signals() : -1;
   const auto region = by_hand ? region::Region::serve_file(arguments.region, arguments.region_bytes)
-                              : region::Region::attach(arguments.region_fd);
+                              : region::Region::attach(arguments.region_fd, arguments.header);
   shmgemm_peer* self = region->engine();
   self->pid = static_cast<std::uint32_t>(getpid());
   for (const std::string& plugin : arguments.plugins) model::load_plugin(plugin);

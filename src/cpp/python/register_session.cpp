@@ -55,7 +55,8 @@ SessionPtr open_session(const std::string& engine_path,
                         const std::vector<std::string>& plugins, std::uint64_t region_bytes,
                         std::uint32_t devices, std::uint32_t threads, double timeout_s,
                         bool bit_accurate, bool debug, const std::string& link_path,
-                        std::uint64_t guest_arena_bytes, const py::object& guest) {
+                        std::uint64_t guest_arena_bytes, const py::object& guest,
+                        std::uint32_t processes) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.engine_words = engine_words;
@@ -63,6 +64,7 @@ SessionPtr open_session(const std::string& engine_path,
   options.plugins = plugins;
   options.region_bytes = region_bytes;
   options.devices = devices;
+  options.processes = processes;
   options.threads = threads;
   options.timeout_s = timeout_s;
   options.bit_accurate = bit_accurate;
@@ -195,7 +197,8 @@ void register_session(py::module_& module) {
            "parameters"_a = std::map<std::string, std::string>{},
            "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
            "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
-           "debug"_a = false, "link_path"_a = "", "guest_arena_bytes"_a = 0, "guest"_a = py::none())
+           "debug"_a = false, "link_path"_a = "", "guest_arena_bytes"_a = 0, "guest"_a = py::none(),
+           "processes"_a = 1)
       .def_static("connect", &connect_session, py::kw_only(), "server"_a, "region_path"_a = "",
                   "connections"_a = 4, "devices"_a = 1, "timeout_s"_a = 5.0,
                   "bit_accurate"_a = false, "debug"_a = false)
@@ -234,6 +237,7 @@ void register_session(py::module_& module) {
       .def("close", &Session::close, Unlocked())
       .def_property_readonly("closed", &Session::closed)
       .def_property_readonly("engine_pid", &Session::engine_pid)
+      .def_property_readonly("engine_pids", &Session::engine_pids)
       .def_property_readonly("region_fd", &Session::region_fd)
       .def_property_readonly("generation", &Session::generation);
 

@@ -196,9 +196,9 @@ void divide_heap(shmgemm_header& header, std::uint32_t count, shmgemm_arena stat
   header.arenas[header.arena_count++] = {end - guest_bytes, guest_bytes, 0, SHMGEMM_ARENA_GUEST};
 }
 
-shmgemm_header checked_header(const std::byte* base, std::uint64_t bytes) {
+shmgemm_header checked_header(const std::byte* at, std::uint64_t bytes) {
   shmgemm_header header;
-  std::memcpy(&header, base, sizeof header);
+  std::memcpy(&header, at, sizeof header);
   if (header.magic != SHMGEMM_MAGIC) {
     throw ProtocolError("not a shmgemm region: wrong magic number");
   }
@@ -219,11 +219,30 @@ std::uint64_t available_memory_bytes() {
   return std::min(mem_available_bytes(), cgroup_left_bytes());
 }
 
-Region::Region(int fd, std::byte* base, std::uint64_t bytes)
-    : fd_(fd), base_(base), bytes_(bytes) {}
+Region::Region(int fd, std::byte* base, std::uint64_t bytes, std::uint32_t engine)
+    : mapping_(base,
+               [fd, bytes](void* mapped) {
+                 munmap(mapped, bytes);
+                 close(fd);
+               }),
+      fd_(fd),
+      base_(base),
+      bytes_(bytes),
+      engine_number_(engine) {}
+
+Region::Region(const Region& first, std::uint32_t engine)
+    : mapping_(first.mapping_),
+      fd_(first.fd_),
+      base_(first.base_),
+      bytes_(first.bytes_),
+      engine_number_(engine) {}
 
 std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_pairs,
-                                       std::uint64_t guest_arena_bytes) {
+                                       std::uint64_t guest_arena_bytes, std::uint32_t engines) {
+  if (engines < 1 || engines > SHMGEMM_MAX_ENGINES) {
+    throw Unsupported(std::to_string(engines) + " engines: expected 1 to " +
+                      std::to_string(SHMGEMM_MAX_ENGINES));
+  }
   if (queue_pairs < 1 || queue_pairs > SHMGEMM_MAX_QUEUE_PAIRS) {
     throw Unsupported(std::to_string(queue_pairs) + " queue pairs: expected 1 to " +
                       std::to_string(SHMGEMM_MAX_QUEUE_PAIRS));
@@ -234,8 +253,16 @@ std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_
   std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes));
   shmgemm_header header = new_header(bytes, queue_pairs);
   divide_heap(header, 1, {0, 0, 1, SHMGEMM_ARENA_LEASED}, guest_arena_bytes);
+  header.queue_pair_offset = header_offset(engines);
   region->use_header(header);
   region->restore_header();
+  for (std::uint32_t engine = 1; engine < engines; ++engine) {
+    header.queue_pair_offset += std::uint64_t{header.queue_pair_count} * SHMGEMM_QUEUE_PAIR_BYTES;
+    header.queue_pair_count = 1;
+    region->others_.emplace_back(new Region(*region, engine));
+    region->others_.back()->use_header(header);
+    region->others_.back()->restore_header();
+  }
   return region;
 }
 
@@ -255,7 +282,7 @@ std::shared_ptr<Region> Region::serve_file(const std::string& path, std::uint64_
   return region;
 }
 
-std::shared_ptr<Region> Region::attach(int fd) {
+std::shared_ptr<Region> Region::attach(int fd, std::uint32_t engine) {
   struct stat status{};
   if (fstat(fd, &status) != 0) throw ProtocolError(system_error("region descriptor"));
   const auto bytes = static_cast<std::uint64_t>(status.st_size);
@@ -264,8 +291,13 @@ std::shared_ptr<Region> Region::attach(int fd) {
     throw ProtocolError("region file of " + std::to_string(bytes) +
                         " bytes: at least 4 MiB expected");
   }
-  std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes));
-  region->use_header(checked_header(region->base_, bytes));
+  if (engine >= SHMGEMM_MAX_ENGINES) {
+    close(fd);
+    throw ProtocolError("engine number " + std::to_string(engine) + " of a region: expected 0 to " +
+                        std::to_string(SHMGEMM_MAX_ENGINES - 1));
+  }
+  std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes, engine));
+  region->use_header(checked_header(region->base_ + header_offset(engine), bytes));
   return region;
 }
 
@@ -296,11 +328,6 @@ ArenaLease Region::lease_arena(shmgemm_arena_state state) const {
                    " of that kind, each leased by another process");
 }
 
-Region::~Region() {
-  munmap(base_, bytes_);
-  close(fd_);
-}
-
 shmgemm_queue_pair* Region::queue_pair(std::uint32_t index) const {
   return reinterpret_cast<shmgemm_queue_pair*>(base_ + queue_pair_offset_ +
                                                std::uint64_t{index} * SHMGEMM_QUEUE_PAIR_BYTES);
@@ -324,7 +351,7 @@ void Region::restore_header() {
   constexpr std::size_t kWords = offsetof(shmgemm_header, peers) / 8;
   std::uint64_t words[kWords];
   std::memcpy(words, &written_, sizeof words);
-  auto* to = reinterpret_cast<std::uint64_t*>(base_);
+  auto* to = reinterpret_cast<std::uint64_t*>(header());
   for (std::size_t i = 0; i < kWords; ++i) __atomic_store_n(to + i, words[i], __ATOMIC_SEQ_CST);
 }
 

@@ -54,7 +54,10 @@ def bandwidth(machine: Machine) -> int | None:
 
 
 class Clock:
-    """One device's simulated time as it goes on: a fresh engine, after a loss, begins at 0 again.
+    """One device's simulated time as it goes on.
+
+    A fresh engine, after a loss, goes on where the program has waited to, which may be before the
+    end of an op that nobody waited for.
 
     Within one engine no op starts before the end of an op that the host saw complete earlier; one
     that seems to has a new engine behind it, and comes after all that came before.

@@ -199,6 +199,7 @@ class Session:
         link_path: str = "",
         guest_arena_bytes: int = 0,
         guest: Callable[[int], str] | None = None,
+        processes: int = 1,
     ) -> None: ...
     @staticmethod
     def connect(
@@ -252,6 +253,8 @@ class Session:
     def close(self) -> None: ...
     closed: bool
     engine_pid: int
+    engine_pids: list[int]
+    """Of each engine process, 0 where none runs; `engine_pid` is the first."""
     region_fd: int
     generation: int
 

@@ -1,4 +1,4 @@
-"""Sessions: one region, one engine, and the settings they were opened with.
+"""Sessions: one region, its engines, and the settings they were opened with.
 
 `open()` makes its session the current one; an op without a session opens a default one. A session
 belongs to the process that opened it: a forked child opens its own.
@@ -72,6 +72,11 @@ class Session:
         """True also in a child of the process that opened it."""
         return self.core.closed
 
+    @property
+    def engine_pids(self) -> list[int]:
+        """The process of each engine, 0 where none runs; device d is served by d % len()."""
+        return self.core.engine_pids
+
     def stats(self) -> dict[str, Any]:
         """Totals since the session was opened; cycles are of the device's clock."""
         return {
@@ -118,8 +123,10 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        pid = self.core.engine_pid
-        state = "closed" if self.closed else f"engine pid {pid}" if pid else "connected"
+        pids = [str(pid) for pid in self.core.engine_pids if pid]
+        state = "closed" if self.closed else "connected"
+        if pids and not self.closed:
+            state = f"engine pid{'s' * (len(pids) > 1)} {', '.join(pids)}"
         return f"<shmgemm.Session {self.hardware.label}, {state}>"
 
 
@@ -130,6 +137,7 @@ def open(
     *,
     numerics: str | None = None,
     devices: int | None = None,
+    processes: int | None = None,
     region: int | str | None = None,
     threads: int | None = None,
     strict: bool | None = None,
@@ -151,9 +159,13 @@ def open(
             `model="scalesim_ws"`) replace single entries of it.
         numerics: "fast", or "bit_accurate": every sum in the order in which the modelled array
             accumulates (docs/numerics.md), on the device; what falls back to the CPU is not.
-        devices: how many simulated devices the engine serves.
+        devices: how many simulated devices there are.
+        processes: engine processes that serve them, from 1 to 8 and no more than devices: device d
+            is served by process d % processes. One that dies loses its own devices' ops alone. The
+            simulated times and the bits of blocking ops do not depend on it.
         region: bytes of the shared region, a power of two from 4 MiB on, or "256MiB".
-        threads: of the engine's computing; 0 means one for each CPU. The bits do not depend on it.
+        threads: of each engine's computing; 0 means one for each CPU, shared among the engines. The
+            bits do not depend on it.
         strict: raise device errors instead of falling back to the CPU.
         timeout: seconds without a sign of life after which the engine is given up.
         debug: write each command to stderr.
@@ -170,7 +182,8 @@ def open(
             came from.
         FileNotFoundError: a file that does not exist.
         Unsupported: engine="sst" without SST, or without the element built for it; guest=True
-            without the Debian packages that a guest is built from.
+            without the Debian packages that a guest is built from; more processes than devices, or
+            several with guest=True or sst_config.
         RegionFull, Unsupported, DeviceLost, DeviceTimeout, ProtocolError: no engine could start.
     """
     former = current_or_none()
@@ -181,6 +194,7 @@ def open(
             "hardware": hardware,
             "numerics": numerics,
             "devices": devices,
+            "processes": processes,
             "region": region,
             "threads": threads,
             "strict": strict,
@@ -203,6 +217,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
     given = {name: resolved.value for name, resolved in found.items()}
     models_from = plugins.load(arguments["plugins"])
     described = _hardware.load(given["hardware"], parameters, place=found["hardware"].place)
+    _check_processes(given, found["processes"].place)
     engine_path: str = given["engine_path"] or default_engine_path()
     engine_words: list[str] = []
     if given["engine"] == "sst":
@@ -216,6 +231,7 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
             plugins=models_from,
             region_bytes=given["region"],
             devices=given["devices"],
+            processes=given["processes"],
             threads=given["threads"],
             timeout_s=given["timeout"],
             bit_accurate=given["numerics"] == "bit_accurate",
@@ -232,6 +248,24 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
     if given["engine"] == "sst" and given["sst_config"] is not None:
         _check_served(session, f"sst_config = {given['sst_config']!r}")
     return session
+
+
+def _check_processes(given: Mapping[str, Any], place: str) -> None:
+    processes, devices = given["processes"], given["devices"]
+    if processes == 1:
+        return
+    if processes > devices:
+        raise Unsupported(
+            f"{place} = {processes}, devices = {devices}: expected at least one device for each"
+            " process"
+        )
+    if given["guest"]:
+        raise Unsupported(f"{place} = {processes}: a guest reaches one engine; expected 1")
+    if given["engine"] == "sst" and given["sst_config"] is not None:
+        raise Unsupported(
+            f"{place} = {processes}: an SST configuration of your own has the devices of one"
+            " simulation; expected 1"
+        )
 
 
 def _guest_path(share: str | None) -> GuestPath:
@@ -270,12 +304,14 @@ def connect(
     Raises:
         ValueError: a setting that is not legal, or hardware that is not the engine's.
         DeviceLost: nobody listens there, or no engine is behind the server.
-        Unsupported: no HOST:PORT, or no such region.
+        Unsupported: no HOST:PORT, no such region, or `processes`, which a server does not have.
         RegionFull: every arena of the region is leased.
         ProtocolError: the region's file is none of ours.
     """
     if not server:
         raise Unsupported("device server '': expected HOST:PORT, such as 127.0.0.1:9999")
+    if "processes" in parameters:
+        raise Unsupported("connect(processes=): a device server has one engine behind it")
     former = current_or_none()
     arguments = {
         "hardware": hardware,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _core, _files
+from . import _core, _files, abi
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
@@ -148,12 +148,19 @@ SETTINGS: dict[str, Setting] = {
         ),
         _setting("devices", 1, "how many", "a whole number from 1 to 255", _parse_whole(1, 255)),
         _setting(
+            "processes",
+            1,
+            "engines that serve the devices",
+            f"a whole number from 1 to {abi.MAX_ENGINES}",
+            _parse_whole(1, abi.MAX_ENGINES),
+        ),
+        _setting(
             "region", 256 << 20, "shared memory", "bytes, or a size such as 256MiB", _parse_bytes
         ),
         _setting(
             "threads",
             0,
-            "of the engine; 0: one per CPU",
+            "of each engine; 0: one per CPU, shared among them",
             "a whole number from 0 to 1024",
             _parse_whole(0, 1024),
         ),

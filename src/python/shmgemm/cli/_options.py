@@ -24,6 +24,9 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--devices", type=int, metavar="N", help="how many simulated devices")
     group.add_argument(
+        "--processes", type=int, metavar="N", help="how many engine processes serve them"
+    )
+    group.add_argument(
         "--strict",
         action="store_const",
         const=True,
@@ -51,6 +54,7 @@ def open_session(args: argparse.Namespace) -> Session:
         numerics=args.numerics,
         plugins=args.plugin,
         devices=args.devices,
+        processes=args.processes,
         strict=args.strict,
     )
 

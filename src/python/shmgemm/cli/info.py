@@ -173,6 +173,7 @@ def _limits() -> dict[str, int]:
         "queue_pairs": abi.MAX_QUEUE_PAIRS,
         "commands_in_flight": abi.RING_SLOTS,
         "devices": 255,
+        "processes": abi.MAX_ENGINES,
         "max_dimension": 2**31 - 1,
     }
 

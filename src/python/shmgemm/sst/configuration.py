@@ -17,6 +17,7 @@ OPTIONS = (
     "--parent",
     "--devices",
     "--threads",
+    "--header",
     "--link",
     "--plugin",
 )
@@ -42,8 +43,9 @@ def build(options: dict[str, list[str]], hardware: dict[str, str]) -> None:
     for name in ("region_fd", "control_fd", "parent", "devices", "threads"):
         (value,) = options["--" + name.replace("_", "-")]
         host.addParam(name, value)
-    for path in options["--link"]:
-        host.addParam("link", path)
+    for name in ("header", "link"):
+        for value in options["--" + name]:
+            host.addParam(name, value)
     for index in range(int(options["--devices"][0])):
         device = sst.Component(f"device{index}", "shmgemm.GemmDevice")
         device.addParams({**hardware, "device": index, "plugins": ":".join(options["--plugin"])})
