@@ -109,7 +109,7 @@ TEST_F(Plugin, AnotherInterfaceIsSaidAndNotLookedAt) {
   {
     Loading loading;
     const Registration old{*reinterpret_cast<const ModelInfo*>(&unreadable), 7, 1};
-    expect_parts(loading.problem(), {"version 7", "expects version 1", "build it again"});
+    expect_parts(loading.problem(), {"version 7", "expects version 2", "build it again"});
   }
   Loading loading;
   const Registration foreign{*reinterpret_cast<const ModelInfo*>(&unreadable), kInterfaceVersion,
