@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import (
 )
 
 from shmgemm import _core, _fallback, _gradients, _kernels
-from shmgemm._checks import check_gemm
+from shmgemm._checks import check_gemm, check_linear
 from shmgemm._dtypes import check_sim_device
 from shmgemm._library import gemm_op, linear_op
 from shmgemm._plan import broadcast_batch
 from shmgemm._tensors import CODES, DTYPES
-from shmgemm.errors import ShmgemmError
+from shmgemm.errors import ShmgemmError, Unsupported
 from shmgemm.futures import Future, Sent, Together
 
 _c: Any = torch._C
@@ -79,18 +79,27 @@ def gemm_async(
     check_sim_device(sim_device)
     if not _is_plain(a, b):
         return Future(None, gemm_op(a, b, out_dtype=out_dtype, sim_device=sim_device))
-    session = _core.current_session()
-    sent = None
-    if extension is not None and out_dtype is None:
-        sent = extension.send_gemm(a, b, sim_device)
-    if sent is None:
-        sent = _send(_kernels.gemm_calls(session, a, b, out_dtype, sim_device), session, (a, b))
-    under_way, value = sent
     finish = None
     if _needs_grad(a, b):
         finish = partial(_gradients.attach_gemm, a, b, out_dtype, sim_device)
+    try:
+        under_way, value = _send_gemm(extension, a, b, out_dtype, sim_device)
+    except ShmgemmError as error:
+        fallen = _after_error(error, a, b, out_dtype)
+        return Future(None, fallen if finish is None else finish(fallen))
     rescue = partial(_rescue, "gemm", a, b, None, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
+
+
+def _send_gemm(
+    extension: Any, a: Tensor, b: Tensor, out_dtype: torch.dtype | None, sim_device: int
+) -> tuple[Sent | None, Tensor]:
+    session = _core.current_session()
+    if extension is not None and out_dtype is None:
+        sent: tuple[Sent, Tensor] | None = extension.send_gemm(a, b, sim_device)
+        if sent is not None:
+            return sent
+    return _send(_kernels.gemm_calls(session, a, b, out_dtype, sim_device), session, (a, b))
 
 
 def linear_async(
@@ -104,17 +113,23 @@ def linear_async(
     check_sim_device(sim_device)
     if not _is_plain(input, weight, bias):
         return Future(None, linear_op(input, weight, bias, sim_device=sim_device, scope=scope))
+    finish = None
+    if _needs_grad(input, weight, bias):
+        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device, scope)
     outer_scope = _core.scope()
     try:
         if scope:
             _core.set_scope(scope)
         under_way, value = _send_linear(extension, input, weight, bias, sim_device)
+    except ShmgemmError as error:
+        if isinstance(error, Unsupported):
+            raise
+        dtype, shape = DTYPES[check_linear(input, weight, bias)], (*input.shape[:-1], len(weight))
+        fallen = _rescue("linear", input, weight.detach().mT, bias, shape, dtype, error)
+        return Future(None, fallen if finish is None else finish(fallen))
     finally:
         if scope:
             _core.set_scope(outer_scope)
-    finish = None
-    if _needs_grad(input, weight, bias):
-        finish = partial(_gradients.attach_linear, input, weight, bias, sim_device, scope)
     rescue = partial(_rescue, "linear", input, weight.detach().mT, bias, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
 
@@ -150,22 +165,40 @@ def _send(
 
 def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
     check_sim_device(sim_device)
-    tensors = [tensor for pair in pairs for tensor in pair]
-    if extension is not None and _is_plain(*tensors) and not _needs_grad(*tensors):
-        _core.current_session()
-        try:
-            results: list[Tensor] | None = extension.batch(pairs, sim_device)
-        except ShmgemmError as error:
-            return [_after_error(error, a, b) for a, b in pairs]
-        if results is not None:
-            return results
     for a, b in pairs:  # before the first is sent
         check_gemm(a, b, None)
-    futures = [gemm_async(extension, a, b, None, sim_device) for a, b in pairs]
-    return [future.result() for future in futures]
+    if not _is_plain(*(tensor for pair in pairs for tensor in pair)):
+        return [gemm_op(a, b, sim_device=sim_device) for a, b in pairs]
+    try:
+        results = _send_together(extension, pairs, sim_device)
+    except ShmgemmError as error:
+        results = [_after_error(error, a, b, None) for a, b in pairs]
+    return [
+        _gradients.attach_gemm(a, b, None, sim_device, result) if _needs_grad(a, b) else result
+        for (a, b), result in zip(pairs, results, strict=True)
+    ]
 
 
-def _after_error(error: ShmgemmError, a: Tensor, b: Tensor) -> Tensor:
-    dtype = DTYPES[check_gemm(a, b, None)]
+def _send_together(
+    extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int
+) -> list[Tensor]:
+    session = _core.current_session()
+    if extension is not None:
+        results: list[Tensor] | None = extension.batch(pairs, sim_device)
+        if results is not None:
+            return results
+    each = [_kernels.gemm_calls(session, a, b, None, sim_device) for a, b in pairs]
+    together = [call for product in each for call in product.calls]
+    if together:
+        session.gemm_batch(together)
+    return [product.result for product in each]
+
+
+def _after_error(
+    error: ShmgemmError, a: Tensor, b: Tensor, out_dtype: torch.dtype | None
+) -> Tensor:
+    if isinstance(error, Unsupported):
+        raise error
+    dtype = DTYPES[check_gemm(a, b, out_dtype)]
     leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
     return _rescue("gemm", a, b, None, (*leading, a.shape[-2], b.shape[-1]), dtype, error)
