@@ -150,7 +150,6 @@ TEST_F(ChannelTest, LostResultsAreSetAsideAsWell) {
     for (std::uint64_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) ids.push_back(submit(echo(i)));
     channel.fail(Failure::kLost, "gone");
   }
-  heap->region().begin_generation();
   begin_direct(*heap, channel);
   Engine next(heap);
   for (int i = 0; i < 300; ++i) ids.push_back(submit(echo(7, false)));

@@ -40,7 +40,9 @@ def _only_counts(mode: TorchDispatchMode) -> bool:
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
-    if torch.is_autocast_enabled("cpu") or not all(map(_only_counts, _modes())):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if not all(map(_only_counts, _modes())):
         return False
     if _c._functorch.peek_interpreter_stack() is not None or _gradients.has_tangent(*tensors):
         return False

@@ -69,7 +69,7 @@ class Future(Generic[T]):
         self._rescue = rescue
         self._finish = finish
         self._error: BaseException | None = None
-        self._lock = threading.Lock()  # of who settles it
+        self._lock = None if sent is None else threading.Lock()  # of who settles it
 
     def done(self) -> bool:
         """Whether result() would return at once. Never blocks; gets the engine going."""
@@ -92,12 +92,16 @@ class Future(Generic[T]):
         if sent is not None:
             if not sent.wait(-1.0 if timeout is None else max(0.0, timeout)):
                 raise TimeoutError(f"the product is not there after {timeout} s")
-            with self._lock:
-                if self._sent is not None:
-                    self._settle(sent)
+            self._settle_once(sent)
         if self._error is not None:
             raise self._error
         return self._value
+
+    def _settle_once(self, sent: Sent) -> None:
+        assert self._lock is not None
+        with self._lock:
+            if self._sent is not None:
+                self._settle(sent)
 
     def _settle(self, sent: Sent) -> None:
         value = self._value
