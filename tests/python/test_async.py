@@ -337,7 +337,9 @@ def test_the_future_of_a_closed_session(own: Any) -> None:
 
 def lose(session: Any, count: int, a: Any) -> list[Any]:
     """Futures of an engine that was killed while it could not answer."""
+    session.core.noop()  # an engine runs
     pid = session.core.engine_pid
+    assert pid > 0  # 0 would be this process
     os.kill(pid, signal.SIGSTOP)
     futures = [shmgemm.gemm_async(a, a) for _ in range(count)]
     assert not futures[0].done()
