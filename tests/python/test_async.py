@@ -59,7 +59,7 @@ def operands(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
         own = [1 if draw(st.booleans()) else size for size in own]
         values = torch.randint(-8, 9, (*own, rows, columns), generator=generator)
         values = strided(values.to(dtype), draw)
-        made.append(values.expand(2, *values.shape[1:]) if own == [1] else values)
+        made.append(values.expand(2, *values.shape[1:]) if own == [1] == batch[-1:] else values)
     return made[0], made[1]
 
 
@@ -96,8 +96,6 @@ def test_linear(pair: tuple[torch.Tensor, torch.Tensor], has_bias: bool, vector:
 @given(operands())
 def test_numpy(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = (x.float() for x in pair)
-    if a.dim() > 2 and b.dim() > 2 and len({*a.shape[:-2], *b.shape[:-2]} - {1}) > 1:
-        a, b = a[0], b[0]
     future = shmgemm.gemm_async(a.numpy(), b.numpy())
     assert np.array_equal(future.result(LIMIT_S), (a.double() @ b.double()).numpy())
     turned = shmgemm.gemm_async(a.numpy()[..., ::-1, :], b.numpy()).result()
@@ -298,7 +296,7 @@ if child == 0:
         except shmgemm.SessionClosed:
             told.append("closed")
     futures.clear()
-    told.append(torch.equal(shmgemm.gemm_async(a, a).result(), a @ a))
+    told.append(bool((shmgemm.gemm_async(a, a).result() == 600).all()))
     sys.exit(0 if told == [True, False, True, *["closed"] * 4, True] else 3)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert all((future.result() == 600).all() for future in futures)
