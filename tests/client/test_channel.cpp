@@ -60,6 +60,14 @@ class Engine {
   std::thread thread_;
 };
 
+struct Heir final : shmgemm::client::Orphan {
+  explicit Heir(std::vector<std::uint64_t>& told) : told_(told) {}
+  void ended(const shmgemm_completion& completion) override {
+    told_.push_back(completion.busy_cycles);
+  }
+  std::vector<std::uint64_t>& told_;
+};
+
 class ChannelTest : public testing::Test {
  protected:
   ChannelTest() : heap(std::make_shared<Heap>(4 << 20)), channel(heap) {
@@ -114,10 +122,39 @@ TEST_F(ChannelTest, AnUnflushedCommandIsFlushedByItsWaiter) {
 TEST_F(ChannelTest, AFullRingOfUnflushedCommandsIsFlushedByWhoComesNext) {
   Engine engine(heap);
   std::vector<std::uint64_t> ids;
-  for (std::uint64_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) ids.push_back(submit(echo(i, false)));
-  EXPECT_THROW(channel.submit(echo(9), false, shmgemm::region::Clock::now() + 60s),
+  for (std::uint64_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) {
+    ids.push_back(submit(echo(i, false), true));
+  }
+  EXPECT_THROW(channel.submit(echo(9), true, shmgemm::region::Clock::now() + 60s),
                shmgemm::Unsupported);
   for (std::uint64_t i = 0; i < ids.size(); ++i) EXPECT_EQ(wait(ids[i]).busy_cycles, i);
+}
+
+TEST_F(ChannelTest, ResultsThatNobodyTakesForLongAreSetAside) {
+  Engine engine(heap);
+  constexpr std::uint64_t kMany = 5 * SHMGEMM_RING_SLOTS;
+  std::vector<std::uint64_t> ids, told;
+  for (std::uint64_t i = 0; i < kMany; ++i) ids.push_back(submit(echo(i, false)));
+  channel.abandon(ids[3], std::make_shared<Heir>(told));
+  EXPECT_EQ(told, std::vector<std::uint64_t>{3});
+  EXPECT_THROW(wait(ids[3]), shmgemm::Unsupported);
+  for (std::uint64_t i = kMany; i > 4; --i) EXPECT_EQ(wait(ids[i - 1]).busy_cycles, i - 1);
+  EXPECT_THROW(channel.take(ids[5]), shmgemm::Unsupported);
+}
+
+TEST_F(ChannelTest, LostResultsAreSetAsideAsWell) {
+  std::vector<std::uint64_t> ids;
+  {
+    Engine engine(heap);
+    engine.hold(true);
+    for (std::uint64_t i = 0; i < SHMGEMM_RING_SLOTS - 1; ++i) ids.push_back(submit(echo(i)));
+    channel.fail(Failure::kLost, "gone");
+  }
+  begin_direct(*heap, channel);
+  Engine next(heap);
+  for (int i = 0; i < 300; ++i) ids.push_back(submit(echo(7, false)));
+  EXPECT_THROW(wait(ids[0]), shmgemm::DeviceLost);
+  EXPECT_EQ(wait(ids.back()).busy_cycles, 7u);
 }
 
 TEST_F(ChannelTest, CreditsHoldBackWhatTheRingCannotTake) {
@@ -172,14 +209,6 @@ TEST_F(ChannelTest, AwaitingTakesNothing) {
   EXPECT_TRUE(channel.settled(id));  // as there is nothing left to wait for
   EXPECT_THROW(channel.take(id), shmgemm::Unsupported);
 }
-
-struct Heir final : shmgemm::client::Orphan {
-  explicit Heir(std::vector<std::uint64_t>& told) : told_(told) {}
-  void ended(const shmgemm_completion& completion) override {
-    told_.push_back(completion.busy_cycles);
-  }
-  std::vector<std::uint64_t>& told_;
-};
 
 TEST_F(ChannelTest, AnHeirIsToldAndLetGo) {
   Engine engine(heap);

@@ -20,7 +20,15 @@ HERE = Path(__file__).parent
     shmgemm.ops.IMPLEMENTATION == "python", reason="the Python op is what the other tests ran"
 )
 @pytest.mark.parametrize(
-    "name", ["test_ops.py", "test_transforms.py", "test_fallback.py", "test_numerics.py"]
+    "name",
+    [
+        "test_ops.py",
+        "test_transforms.py",
+        "test_fallback.py",
+        "test_numerics.py",
+        "test_async.py",
+        "test_batch.py",
+    ],
 )
 def test_without_the_extension(name: str) -> None:
     done = subprocess.run(

@@ -44,6 +44,7 @@ void Channel::submit(shmgemm_command* commands, std::size_t count, Deadline dead
 // One slot stays back for the FLUSH that gets a full queue moving.
 void Channel::await_credits(Lock& lock, std::size_t count, Deadline deadline) {
   while (free_slots_.size() <= count && !failed()) {
+    if (set_results_aside()) continue;
     if (!has_in_flight()) {
       throw Unsupported(std::to_string(kSlots - free_slots_.size()) +
                         " results wait to be collected: wait() for some before submitting more");
@@ -63,6 +64,18 @@ void Channel::await_credits(Lock& lock, std::size_t count, Deadline deadline) {
   if (failed()) throw_failure();
 }
 
+// False where no slot came free.
+bool Channel::set_results_aside() {
+  bool any = false;
+  for (Slot& slot : slots_) {
+    if (slot.keeps_slot || (slot.state != State::kDone && slot.state != State::kFailed)) continue;
+    set_aside_[slot.id] = {slot.completion, slot.state == State::kFailed};
+    free_slot(slot);
+    any = true;
+  }
+  return any;
+}
+
 std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool abandoned) {
   const std::uint32_t index = free_slots_.back();
   free_slots_.pop_back();
@@ -72,6 +85,7 @@ std::uint64_t Channel::publish(shmgemm_command command, bool pin_blocks, bool ab
   slot.id = tickets_ * kSlots + index;
   slot.state = State::kInFlight;
   slot.abandoned = abandoned;
+  slot.keeps_slot = pin_blocks;
   slot.flushed = command.op == SHMGEMM_OP_FLUSH || (command.flags & SHMGEMM_FLAG_FLUSH) != 0;
   if (!slot.flushed && ++unflushed_ >= SHMGEMM_FLUSH_EVERY) {
     command.flags |= SHMGEMM_FLAG_FLUSH;
@@ -156,15 +170,19 @@ std::uint64_t Channel::end_cycles(std::uint64_t id) {
 shmgemm_completion Channel::take(std::uint64_t id) {
   const Lock lock(mutex_);
   Slot& slot = slot_of(id);
-  if (slot.id != id || slot.abandoned ||
-      (slot.state != State::kDone && slot.state != State::kFailed)) {
+  Result result;
+  if (const auto aside = set_aside_.find(id); aside != set_aside_.end()) {
+    result = aside->second;
+    set_aside_.erase(aside);
+  } else if (slot.id != id || slot.abandoned ||
+             (slot.state != State::kDone && slot.state != State::kFailed)) {
     throw_not_in_flight(id);
+  } else {
+    result = {slot.completion, slot.state == State::kFailed};
+    free_slot(slot);
   }
-  const bool failed = slot.state == State::kFailed;
-  const shmgemm_completion completion = slot.completion;
-  free_slot(slot);
-  if (failed) throw_failure();
-  return completion;
+  if (result.failed) throw_failure();
+  return result.completion;
 }
 
 void Channel::abandon(std::uint64_t id, std::shared_ptr<Orphan> heir) {
@@ -240,6 +258,11 @@ void Channel::nonsense(const std::string& what) {
 }
 
 void Channel::abandon_locked(std::uint64_t id, std::shared_ptr<Orphan> heir) {
+  if (const auto aside = set_aside_.find(id); aside != set_aside_.end()) {
+    if (heir && !aside->second.failed) heir->ended(aside->second.completion);
+    set_aside_.erase(aside);
+    return;
+  }
   Slot& slot = slot_of(id);
   if (slot.id != id || slot.state == State::kFree || slot.abandoned) return;
   if (slot.state == State::kDone && heir) heir->ended(slot.completion);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "abi/shmgemm_validate.h"
@@ -39,8 +40,9 @@ class Channel {
   explicit Channel(std::shared_ptr<Heap> heap);  // failed until begin()
 
   // Fills in id, generation and flush flag, publishes and wakes the engine. Blocks while there is
-  // no credit. `pin`: hold the blocks the command names until its completion was reaped; a caller
-  // that holds them itself until wait() returns need not.
+  // no credit. `pin`: the caller may forget it. The blocks that the command names are held until
+  // its completion was reaped, and its slot until that was taken; of others a result that nobody
+  // takes for long is set aside.
   std::uint64_t submit(shmgemm_command command, bool pin, Deadline deadline);
   // Several with one wake-up, at most kMostTogether; their ids are filled in.
   void submit(shmgemm_command* commands, std::size_t count, Deadline deadline);
@@ -80,16 +82,22 @@ class Channel {
     State state = State::kFree;
     bool abandoned = false;  // nobody will ask for the result
     bool flushed = false;
+    bool keeps_slot = false;
     std::array<std::uint64_t, 5> named{};  // offsets of a, b, c, bias and report
     std::vector<std::uint64_t> pins;       // first bytes of blocks held
     std::shared_ptr<Orphan> heir;          // of an abandoned one; may be null
     shmgemm_completion completion{};
+  };
+  struct Result {
+    shmgemm_completion completion{};
+    bool failed = false;
   };
   using Lock = std::unique_lock<std::mutex>;
 
   Slot& slot_of(std::uint64_t id) { return slots_[id % kSlots]; }
   void await_credits(Lock& lock, std::size_t count, Deadline deadline);
   std::uint64_t publish(shmgemm_command command, bool pin, bool abandoned);
+  bool set_results_aside();
   void flush_locked(std::uint64_t id);
   bool wait_once(Lock& lock, Deadline deadline, region::Expect expect);
   bool is_late(Lock& lock, Deadline deadline);
@@ -111,7 +119,8 @@ class Channel {
   shmgemm_limits limits_;
   std::vector<Slot> slots_{kSlots};
   std::vector<std::uint32_t> free_slots_;
-  std::uint64_t tickets_ = 0;  // an id is ticket x slots + slot
+  std::unordered_map<std::uint64_t, Result> set_aside_;  // untaken, by id; their slots are free
+  std::uint64_t tickets_ = 0;                            // an id is ticket x slots + slot
   std::uint32_t unflushed_ = 0;
   std::uint32_t waiting_ = 0;  // threads inside wait() or submit()
   bool reaping_ = false;       // one of them is at the ring

@@ -58,6 +58,10 @@ void check_processes(const SessionOptions& options) {
   throw Closed("the session was closed");
 }
 
+[[noreturn]] void throw_parents() {
+  throw Closed("this session belongs to the process that forked this one; open another here");
+}
+
 void log(const std::string& what, const shmgemm_completion& completion) {
   std::fprintf(stderr, "shmgemm: %s id %llu status %u cycles %llu..%llu\n", what.c_str(),
                static_cast<unsigned long long>(completion.id), unsigned{completion.status},
@@ -106,6 +110,8 @@ struct Part {
 }  // namespace
 
 // One product that was sent, of a session that it keeps. Many threads may wait for it; one settles.
+// A forked child has no engine, and must not touch what its parent's threads may hold: there it is
+// done, with an error.
 class SentProduct final : public Future {
  public:
   SentProduct(std::shared_ptr<Session> session, SessionImpl& impl,
@@ -118,7 +124,7 @@ class SentProduct final : public Future {
         op_(op) {}
   ~SentProduct() override;
 
-  bool done() override { return over_.load() || op_.channel->settled(op_.id); }
+  bool done() override;
   bool wait(double timeout_s) override;
   shmgemm_completion result() override;
   StreamMark mark() const override { return {op_.channel, op_.id, op_.generation}; }
@@ -177,9 +183,7 @@ class SessionImpl {
 
   // Before each op: the engine of its device runs, or runs again.
   void ready(std::uint8_t device) {
-    if (!ours()) {
-      throw Closed("this session belongs to the process that forked this one; open another here");
-    }
+    if (!ours()) throw_parents();
     if (closed_->load()) throw_closed();
     Lane& lane = lane_of(device);
     if (!pool_ && lane.channel().failed()) {
@@ -578,18 +582,21 @@ Stats SessionImpl::stats() const {
 // --- futures -------------------------------------------------------------------------------------
 
 SentProduct::~SentProduct() {
-  // A forked child has no engine, and must not touch what its parent's threads may hold.
   if (over_.load() || !impl_.ours()) return;
   op_.channel->abandon(op_.id, std::move(product_));
 }
 
+bool SentProduct::done() { return over_.load() || !impl_.ours() || op_.channel->settled(op_.id); }
+
 bool SentProduct::wait(double timeout_s) {
+  if (!impl_.ours()) return true;
   if (over_.load() || (timeout_s == 0 && done())) return true;
   return op_.channel->await(op_.id, limit_after(timeout_s), expect_);
 }
 
 shmgemm_completion SentProduct::result() {
   if (!over_.load()) {
+    if (!impl_.ours()) throw_parents();
     wait(-1);
     settle();
   }
@@ -611,6 +618,7 @@ void SentProduct::settle() {
 }
 
 bool SentProduct::cancel() {
+  if (!impl_.ours()) return false;
   const std::lock_guard<std::mutex> lock(mutex_);
   if (over_.load() || op_.channel->settled(op_.id)) return false;
   op_.channel->abandon(op_.id, std::move(product_));
@@ -671,10 +679,12 @@ void Session::wait_for(std::uint32_t stream, const StreamMark& mark) {
 }
 
 bool Session::reached(const StreamMark& mark) {
+  if (impl_->closed()) throw_closed();
   return mark.channel == nullptr || static_cast<Channel*>(mark.channel)->settled(mark.id);
 }
 
 bool Session::await(const StreamMark& mark, double timeout_s) {
+  if (impl_->closed()) throw_closed();
   if (mark.channel == nullptr) return true;
   return static_cast<Channel*>(mark.channel)
       ->await(mark.id, limit_after(timeout_s), region::Expect::kShort);

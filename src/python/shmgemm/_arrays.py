@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shmgemm import _core, _dtypes, _fallback
-from shmgemm._plan import plan
+from shmgemm._plan import Plan, plan
 from shmgemm.errors import ShmgemmError, Unsupported
 from shmgemm.futures import Future, Together
 
@@ -84,15 +85,26 @@ def linear(input: object, weight: object, bias: object = None, *, sim_device: in
 
 
 def batch(pairs: list[tuple[object, object]], *, sim_device: int = 0) -> list[Array]:
-    """The products of (A, B) pairs, all sent before the first is waited for."""
-    futures = [gemm_async(a, b, sim_device=sim_device) for a, b in pairs]
-    return [future.result() for future in futures]
+    """The products of (A, B) pairs in one submission (see shmgemm.ops.batch)."""
+    products = [_gemm(a, b, None, sim_device) for a, b in pairs]
+    try:
+        sent = [product.place() for product in products]
+        together = [call for _, calls in sent for call in calls]
+        if together:
+            _core.current_session().gemm_batch(together)
+    except ShmgemmError as error:
+        return [product.rescue(error) for product in products]
+    return [result for result, _ in sent]
 
 
 def gemm_async(
     a: object, b: object, *, out_dtype: Any = None, sim_device: int = 0
 ) -> Future[Array]:
     """As `gemm`, without waiting (see shmgemm.ops.gemm_async)."""
+    return _gemm(a, b, out_dtype, sim_device).send()
+
+
+def _gemm(a: object, b: object, out_dtype: Any, sim_device: int) -> _Product:
     op = "shmgemm.gemm"
     return _product(
         _operand(a, op, "a", 2), _operand(b, op, "b", 2), None, out_dtype, sim_device, op
@@ -114,18 +126,70 @@ def linear_async(
         )
     rows = x[np.newaxis] if x.ndim == 1 else x
     take = (lambda result: result[0]) if x.ndim == 1 else None
-    return _product(rows, w.T, vector, None, sim_device, op, take)
+    return _product(rows, w.T, vector, None, sim_device, op).send(take)
 
 
-def _product(
-    a: Array,
-    b: Array,
-    bias: Any,
-    out_dtype: Any,
-    sim_device: int,
-    op: str,
-    finish: Callable[[Array], Array] | None = None,
-) -> Future[Array]:
+@dataclass(frozen=True)
+class _Product:
+    """A checked product: how it is cut into commands, and what becomes of it on the CPU."""
+
+    a: Array
+    b: Array
+    bias: Any  # dense, as devices read it, or None
+    steps: Plan
+    code: int
+    out_code: int
+    dtype: object  # of the result, as NumPy knows it
+    sim_device: int
+    op: str
+
+    def place(self) -> tuple[Array, list[_core.GemmCall]]:
+        """Where the result will lie, and what to send for it."""
+        result = _new(self.steps.shape, self.out_code, self.dtype)
+        if not self.steps.starts:
+            result[...] = 0 if self.bias is None else self.bias
+        return result, [self._call(result, *starts) for starts in self.steps.starts]
+
+    def _call(self, result: Array, a_start: int, b_start: int, c_start: int) -> _core.GemmCall:
+        steps, item = self.steps, self.a.itemsize
+        return _core.GemmCall(
+            self.op.removeprefix("shmgemm."),
+            steps.m,
+            steps.n,
+            steps.k,
+            steps.batch,
+            self.code,
+            self.out_code,
+            (self.a.ctypes.data + a_start * item, *steps.a),
+            (self.b.ctypes.data + b_start * item, *steps.b),
+            (result.ctypes.data + c_start * result.itemsize, *steps.c, 1),
+            0 if self.bias is None else self.bias.ctypes.data,
+            False,
+            self.sim_device,
+        )
+
+    def send(self, finish: Callable[[Array], Array] | None = None) -> Future[Array]:
+        try:
+            result, calls = self.place()
+            sent = None
+            if calls:
+                session = _core.current_session()
+                sent = Together([session.gemm_async(call) for call in calls])
+        except ShmgemmError as error:
+            result, sent = self.rescue(error), None
+        if sent is None:
+            return Future(None, result if finish is None else finish(result))
+        return Future(sent, result, self.rescue, finish)
+
+    def rescue(self, error: ShmgemmError) -> Array:
+        """By NumPy, counted and warned about, or the error."""
+        steps = self.steps
+        batch = steps.batch * len(steps.starts)
+        _fallback.fall(error, self.op, steps.m, steps.n, steps.k, batch)
+        return _on_cpu(self.a, self.b, self.bias, self.out_code, self.dtype)
+
+
+def _product(a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, op: str) -> _Product:
     if a.dtype != b.dtype:
         raise Unsupported(f"{op}: expected operands of one dtype, got {a.dtype} and {b.dtype}")
     _dtypes.check_sim_device(sim_device)
@@ -133,8 +197,7 @@ def _product(
     out_code = _dtypes.output_code(code, None if out_dtype is None else _code(out_dtype))
     if out_code is None:
         raise Unsupported(f"{op}: got out_dtype {out_dtype} for operands of {a.dtype}")
-    dtype = a.dtype if out_dtype is None else out_dtype
-    item, out_item = a.itemsize, _dtypes.ITEM_BYTES[out_code]
+    item = a.itemsize
     steps = plan(
         a.shape,
         [stride // item for stride in a.strides],
@@ -144,44 +207,8 @@ def _product(
     )
     if bias is not None:
         bias = np.ascontiguousarray(bias, dtype="int32" if out_code == _dtypes.INT32 else "float32")
-    if not steps.starts:
-        result = _new(steps.shape, out_code, dtype)
-        result[...] = 0 if bias is None else bias
-        return Future(None, result if finish is None else finish(result))
-
-    def rescue(error: ShmgemmError) -> Array:
-        commands = len(steps.starts)
-        _fallback.fall(error, op, steps.m, steps.n, steps.k, steps.batch * commands)
-        return _on_cpu(a, b, bias, out_code, dtype)
-
-    try:
-        session = _core.current_session()
-        result = _new(steps.shape, out_code, dtype)
-        addresses = a.ctypes.data, b.ctypes.data, result.ctypes.data
-        parts = [
-            session.gemm_async(
-                _core.GemmCall(
-                    op.removeprefix("shmgemm."),
-                    steps.m,
-                    steps.n,
-                    steps.k,
-                    steps.batch,
-                    code,
-                    out_code,
-                    (addresses[0] + a_start * item, *steps.a),
-                    (addresses[1] + b_start * item, *steps.b),
-                    (addresses[2] + c_start * out_item, *steps.c, 1),
-                    0 if bias is None else bias.ctypes.data,
-                    False,
-                    sim_device,
-                )
-            )
-            for a_start, b_start, c_start in steps.starts
-        ]
-    except ShmgemmError as error:
-        fallen = rescue(error)
-        return Future(None, fallen if finish is None else finish(fallen))
-    return Future(Together(parts), result, rescue, finish)
+    dtype = a.dtype if out_dtype is None else out_dtype
+    return _Product(a, b, bias, steps, code, out_code, dtype, sim_device, op)
 
 
 def _wrapped_dtype(code: int, dtype: object) -> Any:

@@ -151,9 +151,10 @@ class _SentLinear(torch.autograd.Function):
 
 def attach_gemm(a: Tensor, b: Tensor, out_dtype: Any, device: int, value: Tensor) -> Tensor:
     """The value of a @ b as autograd knows it."""
-    result: Tensor = _SentGemm.apply(  # type: ignore[no-untyped-call]
-        value, a, b, out_dtype, device
-    )
+    with torch.enable_grad():  # whatever holds where the result is asked for
+        result: Tensor = _SentGemm.apply(  # type: ignore[no-untyped-call]
+            value, a, b, out_dtype, device
+        )
     return result
 
 
@@ -166,9 +167,10 @@ def attach_linear(
     value: Tensor,
 ) -> Tensor:
     """The value of linear(input, weight, bias) as autograd knows it."""
-    result: Tensor = _SentLinear.apply(  # type: ignore[no-untyped-call]
-        value, input, weight, bias, device, scope
-    )
+    with torch.enable_grad():
+        result: Tensor = _SentLinear.apply(  # type: ignore[no-untyped-call]
+            value, input, weight, bias, device, scope
+        )
     return result
 
 

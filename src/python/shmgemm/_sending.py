@@ -25,7 +25,7 @@ from shmgemm._dtypes import check_sim_device
 from shmgemm._library import gemm_op, linear_op
 from shmgemm._plan import broadcast_batch
 from shmgemm._tensors import CODES, DTYPES
-from shmgemm.errors import ShmgemmError
+from shmgemm.errors import ShmgemmError, Unsupported
 from shmgemm.futures import Future, Sent, Together
 
 _c: Any = torch._C
@@ -42,7 +42,9 @@ def _only_counts(mode: TorchDispatchMode) -> bool:
 
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether nobody but the device has to know of a product of these."""
-    if torch.is_autocast_enabled("cpu") or not all(map(_only_counts, _modes())):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if not all(map(_only_counts, _modes())):
         return False
     if _c._functorch.peek_interpreter_stack() is not None or _gradients.has_tangent(*tensors):
         return False
@@ -87,16 +89,10 @@ def gemm_async(
     try:
         under_way, value = _send_gemm(extension, a, b, out_dtype, sim_device)
     except ShmgemmError as error:
-        dtype = DTYPES[check_gemm(a, b, out_dtype)]
-        value = _rescue("gemm", a, b, None, _product_shape(a, b), dtype, error)
-        return Future(None, finish(value) if finish else value)
+        fallen = _after_error(error, a, b, out_dtype)
+        return Future(None, fallen if finish is None else finish(fallen))
     rescue = partial(_rescue, "gemm", a, b, None, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
-
-
-def _product_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
-    leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
-    return (*leading, a.shape[-2], b.shape[-1])
 
 
 def _send_gemm(
@@ -145,6 +141,8 @@ def send_linear(
     """
 
     def rescue(error: ShmgemmError) -> Tensor:
+        if isinstance(error, Unsupported):
+            raise error
         dtype = DTYPES[check_linear(input, weight, bias)]
         settle_input()
         shape = (*input.shape[:-1], weight.shape[0])
@@ -203,21 +201,40 @@ def _send(
 
 def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
     check_sim_device(sim_device)
-    tensors = [tensor for pair in pairs for tensor in pair]
-    if extension is not None and is_plain(*tensors) and not needs_grad(*tensors):
-        _core.current_session()
-        try:
-            results: list[Tensor] | None = extension.batch(pairs, sim_device)
-        except ShmgemmError as error:
-            return [
-                _rescue("gemm", a, b, None, _product_shape(a, b), DTYPES[code], error)
-                for (a, b), code in zip(
-                    pairs, [check_gemm(*pair, None) for pair in pairs], strict=True
-                )
-            ]
-        if results is not None:
-            return results
     for a, b in pairs:  # before the first is sent
         check_gemm(a, b, None)
-    futures = [gemm_async(extension, a, b, None, sim_device) for a, b in pairs]
-    return [future.result() for future in futures]
+    if not is_plain(*(tensor for pair in pairs for tensor in pair)):
+        return [gemm_op(a, b, sim_device=sim_device) for a, b in pairs]
+    try:
+        results = _send_together(extension, pairs, sim_device)
+    except ShmgemmError as error:
+        results = [_after_error(error, a, b, None) for a, b in pairs]
+    return [
+        _gradients.attach_gemm(a, b, None, sim_device, result) if needs_grad(a, b) else result
+        for (a, b), result in zip(pairs, results, strict=True)
+    ]
+
+
+def _send_together(
+    extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int
+) -> list[Tensor]:
+    session = _core.current_session()
+    if extension is not None:
+        results: list[Tensor] | None = extension.batch(pairs, sim_device)
+        if results is not None:
+            return results
+    each = [_kernels.gemm_calls(session, a, b, None, sim_device) for a, b in pairs]
+    together = [call for product in each for call in product.calls]
+    if together:
+        session.gemm_batch(together)
+    return [product.result for product in each]
+
+
+def _after_error(
+    error: ShmgemmError, a: Tensor, b: Tensor, out_dtype: torch.dtype | None
+) -> Tensor:
+    if isinstance(error, Unsupported):
+        raise error
+    dtype = DTYPES[check_gemm(a, b, out_dtype)]
+    leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
+    return _rescue("gemm", a, b, None, (*leading, a.shape[-2], b.shape[-1]), dtype, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,7 +32,11 @@ class Together:
         return all(part.done() for part in self._parts)
 
     def wait(self, timeout_s: float) -> bool:
-        return all(part.wait(timeout_s) for part in self._parts)
+        end = time.monotonic() + timeout_s
+        return all(
+            part.wait(timeout_s if timeout_s < 0 else max(0.0, end - time.monotonic()))
+            for part in self._parts
+        )
 
     def result(self) -> None:
         for part in self._parts:
@@ -38,7 +44,7 @@ class Together:
 
     def cancel(self) -> bool:
         cancelled = [part.cancel() for part in self._parts]
-        return all(cancelled)
+        return any(cancelled)
 
 
 class Future(Generic[T]):
@@ -48,7 +54,16 @@ class Future(Generic[T]):
     Awaitable in asyncio, and safe to share between threads.
     """
 
-    __slots__ = ("__weakref__", "_error", "_finish", "_memory", "_rescue", "_sent", "_value")
+    __slots__ = (
+        "__weakref__",
+        "_error",
+        "_finish",
+        "_lock",
+        "_memory",
+        "_rescue",
+        "_sent",
+        "_value",
+    )
 
     def __init__(
         self,
@@ -64,6 +79,7 @@ class Future(Generic[T]):
         self._rescue = rescue
         self._finish = finish
         self._error: BaseException | None = None
+        self._lock = None if sent is None else threading.Lock()  # of who settles it
 
     @property
     def sent(self) -> Sent | None:
@@ -94,9 +110,9 @@ class Future(Generic[T]):
         """
         sent = self._sent
         if sent is not None:
-            if timeout is not None and not sent.wait(max(0.0, timeout)):
+            if not sent.wait(-1.0 if timeout is None else max(0.0, timeout)):
                 raise TimeoutError(f"the product is not there after {timeout} s")
-            self._settle(sent)
+            self._settle_once(sent)
         if self._error is not None:
             raise self._error
         return self._value
@@ -109,6 +125,12 @@ class Future(Generic[T]):
         else:
             self._finish = finish
         return self
+
+    def _settle_once(self, sent: Sent) -> None:
+        assert self._lock is not None
+        with self._lock:
+            if self._sent is not None:
+                self._settle(sent)
 
     def _settle(self, sent: Sent) -> None:
         value = self._value

@@ -99,6 +99,8 @@ class Event:
             raise Unsupported(
                 "shmgemm.Event: not recorded yet; call record() before waiting for it"
             )
+        if self._core.closed:
+            raise SessionClosed("the session of this event was closed: record it in a new stream")
         return self._core, self._mark
 
     def wait(self, stream: Stream | None = None) -> None:
