@@ -114,23 +114,18 @@ void Channel::flush_locked(std::uint64_t id) {
 }
 
 shmgemm_completion Channel::wait(std::uint64_t id, Deadline deadline, region::Expect expect) {
+  Lock lock(mutex_);
   bool in_time = false;
-  if (abandoned(id)) throw_not_in_flight(id);
+  if (slot_of(id).id == id && slot_of(id).abandoned) throw_not_in_flight(id);
   try {
-    in_time = await(id, deadline, expect);
+    in_time = await_locked(lock, id, deadline, expect);
   } catch (...) {
-    abandon(id, nullptr);
+    abandon_locked(id, nullptr);
     throw;
   }
-  if (in_time) return take(id);
-  abandon(id, nullptr);
+  if (in_time) return take_locked(id);
+  abandon_locked(id, nullptr);
   throw DeviceTimeout("the deadline passed before the device answered");
-}
-
-bool Channel::abandoned(std::uint64_t id) {
-  const Lock lock(mutex_);
-  const Slot& slot = slot_of(id);
-  return slot.id == id && slot.abandoned;
 }
 
 bool Channel::in_flight(std::uint64_t id) {
@@ -140,6 +135,10 @@ bool Channel::in_flight(std::uint64_t id) {
 
 bool Channel::await(std::uint64_t id, Deadline deadline, region::Expect expect) {
   Lock lock(mutex_);
+  return await_locked(lock, id, deadline, expect);
+}
+
+bool Channel::await_locked(Lock& lock, std::uint64_t id, Deadline deadline, region::Expect expect) {
   ++waiting_;
   struct Leave {
     std::uint32_t& waiting;
@@ -169,9 +168,14 @@ std::uint64_t Channel::end_cycles(std::uint64_t id) {
 
 shmgemm_completion Channel::take(std::uint64_t id) {
   const Lock lock(mutex_);
+  return take_locked(id);
+}
+
+shmgemm_completion Channel::take_locked(std::uint64_t id) {
   Slot& slot = slot_of(id);
   Result result;
-  if (const auto aside = set_aside_.find(id); aside != set_aside_.end()) {
+  const auto aside = set_aside_.empty() ? set_aside_.end() : set_aside_.find(id);
+  if (aside != set_aside_.end()) {
     result = aside->second;
     set_aside_.erase(aside);
   } else if (slot.id != id || slot.abandoned ||

@@ -104,7 +104,8 @@ class Channel {
   void reap();
   void accept(const shmgemm_completion& completion);
   bool in_flight(std::uint64_t id);
-  bool abandoned(std::uint64_t id);
+  bool await_locked(Lock& lock, std::uint64_t id, Deadline deadline, region::Expect expect);
+  shmgemm_completion take_locked(std::uint64_t id);
   void abandon_locked(std::uint64_t id, std::shared_ptr<Orphan> heir);
   void pin(Slot& slot);
   void unpin(Slot& slot);
