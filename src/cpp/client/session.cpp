@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
+#include "client/attach.h"
 #include "client/channel.h"
 #include "client/connection_pool.h"
 #include "client/current.h"
@@ -52,7 +53,10 @@ void log(const std::string& what, const shmgemm_completion& completion) {
 class SessionImpl {
  public:
   explicit SessionImpl(const SessionOptions& options)
-      : options_(options), heap_(heap_for(options)), channel_(heap_) {
+      : options_(options),
+        attachment_(client::attach(options_, deadline_after(options.timeout_s))),
+        heap_(attachment_ ? attachment_->heap() : heap_for(options)),
+        channel_(heap_) {
     start();
   }
   ~SessionImpl() { close(); }
@@ -87,6 +91,7 @@ class SessionImpl {
     const std::lock_guard<std::mutex> lock(lifecycle_);
     if (closed_->exchange(true)) return;
     end_generation();
+    if (attachment_) attachment_->hang_up();
     if (pool_) pool_->close();
     channel_.wait_until_unused(std::chrono::milliseconds(200));
   }
@@ -110,6 +115,7 @@ class SessionImpl {
   void start();
   void start_once();
   void end_generation();
+  void start_attached();
   void start_pool();
   void start_engine();
   std::unique_ptr<client::ServerPort> connect_server();
@@ -120,12 +126,14 @@ class SessionImpl {
   [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
 
   SessionOptions options_;
+  const std::unique_ptr<client::Attachment> attachment_;  // to a session of another process
   std::shared_ptr<client::Heap> heap_;
   Channel channel_;
   mutable std::mutex lifecycle_;  // of the engine and its monitor
   std::unique_ptr<client::EngineProcess> engine_;
   std::unique_ptr<client::Monitor> monitor_;
   std::unique_ptr<client::ConnectionPool> pool_;  // where matrices travel
+  bool attached_ = false;                         // has been
   const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
   client::Ledger ledger_;
 };
@@ -163,7 +171,8 @@ void SessionImpl::refuse(const shmgemm_completion& completion, const std::string
 
 std::shared_ptr<client::Heap> SessionImpl::heap_for(const SessionOptions& options) {
   if (!options.region_path.empty()) return client::Heap::lease(options.region_path);
-  return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes);
+  return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes,
+                                        options.clients);
 }
 
 void SessionImpl::end_generation() {
@@ -187,9 +196,11 @@ void SessionImpl::start() {
 // A fresh generation: an engine where the session has its own, then the way to it.
 void SessionImpl::start_once() {
   end_generation();
+  if (attachment_) return start_attached();
   if (!options_.server.empty() && options_.region_path.empty()) return start_pool();
   if (options_.server.empty()) start_engine();
-  client::Watched watched{engine_.get(), nullptr};
+  client::Watched watched;
+  watched.engine = engine_.get();
   std::unique_ptr<client::Port> port;
   if (options_.server.empty() && !options_.guest) {
     port = std::make_unique<client::RingPort>(heap_->region(), 0);
@@ -206,6 +217,21 @@ void SessionImpl::start_once() {
   monitor_ =
       std::make_unique<client::Monitor>(watched, channel_, heap_->region(), options_.timeout_s);
   if (watched.connection != nullptr) await_device(deadline_after(kDeviceLimitS));
+}
+
+// Once: what the engine took with it when it went is its owner's to bring back.
+void SessionImpl::start_attached() {
+  if (attached_) {
+    throw DeviceLost("the session at " + attachment_->path() +
+                     " is gone, and with it this process's part; attach again");
+  }
+  attached_ = true;
+  client::Watched watched;
+  watched.attachment = attachment_.get();
+  channel_.set_on_nonsense([this] { attachment_->hang_up(); });
+  channel_.begin(std::make_unique<client::RingPort>(heap_->region(), attachment_->queue_pair()));
+  monitor_ =
+      std::make_unique<client::Monitor>(watched, channel_, heap_->region(), options_.timeout_s);
 }
 
 void SessionImpl::start_pool() {
@@ -418,6 +444,10 @@ void Session::close() {
 bool Session::closed() const { return impl_->closed(); }
 int Session::engine_pid() const { return impl_->engine_pid(); }
 int Session::region_fd() const { return impl_->heap().region().fd(); }
+std::uint32_t Session::devices() const { return impl_->options().devices; }
+const std::map<std::string, std::string>& Session::parameters() const {
+  return impl_->options().parameters;
+}
 std::uint32_t Session::generation() const { return impl_->heap().region().generation(); }
 
 }  // namespace shmgemm

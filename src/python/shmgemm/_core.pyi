@@ -161,6 +161,7 @@ class Session:
         link_path: str = "",
         guest_arena_bytes: int = 0,
         guest: Callable[[int], str] | None = None,
+        clients: int = 0,
     ) -> None: ...
     @staticmethod
     def connect(
@@ -169,6 +170,14 @@ class Session:
         region_path: str = "",
         connections: int = 4,
         devices: int = 1,
+        timeout_s: float = 5.0,
+        bit_accurate: bool = False,
+        debug: bool = False,
+    ) -> Session: ...
+    @staticmethod
+    def attach(
+        *,
+        path: str,
         timeout_s: float = 5.0,
         bit_accurate: bool = False,
         debug: bool = False,
@@ -208,6 +217,8 @@ class Session:
     engine_pid: int
     region_fd: int
     generation: int
+    devices: int
+    parameters: dict[str, str]
 
 def set_current_session(session: Session | None) -> None: ...
 def current_session() -> Session:
