@@ -102,7 +102,8 @@ void Attachment::take_lease(const std::string& content, int region_fd) {
   auto region = region::Region::attach(region_fd);
   const std::array<std::uint64_t, 2> id = region->id();
   if (!std::equal(id.begin(), id.end(), hello_.region_id)) throw_protocol("another region");
-  if (lease_.queue_pair >= region->queue_pairs()) {
+  if (lease_.queue_pair >= region->queue_pairs() ||
+      region->client_arena(lease_.queue_pair).bytes == 0) {
     throw_protocol("queue pair " + std::to_string(lease_.queue_pair) + " of a region with " +
                    std::to_string(region->queue_pairs()));
   }

@@ -85,12 +85,13 @@ std::string Monitor::gone_text() const {
 // An engine that is not ours is left alone.
 void Monitor::fail_silent() {
   const std::string limit = std::to_string(patience_beats_ * kBeatMs) + " ms";
+  if (watched_.attachment != nullptr) {
+    return channel_.fail(Failure::kTimeout, "the engine at " + watched_.attachment->path() +
+                                                " showed no sign of life for " + limit);
+  }
   if (watched_.engine == nullptr) {
-    return channel_.fail(
-        Failure::kTimeout,
-        (watched_.attachment != nullptr ? "the engine at " + watched_.attachment->path()
-                                        : std::string("the engine behind the device server")) +
-            " showed no sign of life for " + limit);
+    return channel_.fail(Failure::kTimeout,
+                         "the engine behind the device server showed no sign of life for " + limit);
   }
   watched_.engine->kill();
   watched_.engine->wait_dead(std::chrono::seconds(5));

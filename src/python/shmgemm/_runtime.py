@@ -39,9 +39,7 @@ def socket_of(name: str) -> Path:
 def session_names() -> list[str]:
     """Of the sessions that others can attach to, sorted."""
     return sorted(
-        path.name.removesuffix(_SUFFIX)
-        for path in folder().glob(f"*{_SUFFIX}")
-        if listens(path)
+        path.name.removesuffix(_SUFFIX) for path in folder().glob(f"*{_SUFFIX}") if listens(path)
     )
 
 
