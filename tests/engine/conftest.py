@@ -20,7 +20,9 @@ from shmgemm import _core, hardware
 def open_linked(tmp_path: Path) -> Iterator[Callable[..., Linked]]:
     opened: list[_core.Session] = []
 
-    def open_one(engine: str = "embedded", preset: str = "tpu_v3", devices: int = 1) -> Linked:
+    def open_one(
+        engine: str = "embedded", preset: str = "tpu_v3", devices: int = 1, clients: int = 0
+    ) -> Linked:
         path = tmp_path / f"link{len(opened)}"
         described = hardware.load(preset)
         engine_path, engine_words = words_for(engine)
@@ -32,6 +34,7 @@ def open_linked(tmp_path: Path) -> Iterator[Callable[..., Linked]]:
             devices=devices,
             link_path=str(path),
             guest_arena_bytes=GUEST_ARENA_BYTES,
+            clients=clients,
         )
         opened.append(core)
         memory = Memory(core.region_fd, (32 << 20) - GUEST_ARENA_BYTES)

@@ -22,8 +22,8 @@ class Host {
                                                          {"clock", "1GHz"},
                                                          {"rows", "1"},
                                                          {"cols", "1"}},
-                model::EventLimits limits = {})
-      : region(region::Region::create(4 << 20, queue_pairs)) {
+                model::EventLimits limits = {}, std::uint32_t clients = 0)
+      : region(region::Region::create(4 << 20, queue_pairs, 0, 1, clients)) {
     region->begin_generation();
     engine::HostPortOptions options;
     options.compute = [this](const compute::Gemm* gemms, std::size_t count) {

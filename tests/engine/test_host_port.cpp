@@ -426,4 +426,67 @@ TEST(HostPort, TheDevicesOfOneHostHaveOneClock) {
   EXPECT_NO_THROW(make({{one_pe()}, {one_pe()}}));
 }
 
+// Each turn ends with a command that flushes, however many came before it.
+TEST(HostPort, TwoThatFlushTakeTurns) {
+  constexpr std::uint64_t kOps = 200;
+  constexpr std::uint64_t kBurst = 50;
+  Host host(1, 2);
+  std::uint64_t burst_id = 1000;
+  for (std::uint64_t id = 1; id <= kOps; ++id) {
+    if (id % 4 == 1) {  // as much as the burst's ring holds
+      for (std::uint64_t i = 1; i <= 4 * kBurst; ++i) {
+        const auto one = host.product(++burst_id, 3);
+        host.send(i % kBurst == 0 ? flushed(one) : one, 1);
+      }
+    }
+    host.send(flushed(host.product(id, 3)));
+    if (id % 4 == 0) host.serve();
+  }
+  std::uint64_t in_between = 0;
+  for (const std::uint64_t id : host.order) in_between += id < 1000;
+  EXPECT_EQ(in_between, kOps);
+  EXPECT_EQ(host.order.size(), kOps + kOps * kBurst);
+  for (std::uint64_t id = 1; id < kOps; ++id) {
+    const std::uint64_t gap = host.start(id + 1) - host.end(id);
+    EXPECT_LE(gap, 3 * kBurst) << id;  // at most one burst
+  }
+}
+
+// What is refused or answered at once costs a turn as well.
+TEST(HostPort, WhoNeverStopsDoesNotKeepTheOthersWaiting) {
+  for (const bool refused : {false, true}) {
+    class Endless final : public shmgemm::engine::Connection {
+     public:
+      explicit Endless(shmgemm_command command) : command_(command) {}
+      bool ready() const override { return true; }
+      bool take(shmgemm::engine::Arrived& arrived) override {
+        arrived.command = command_;
+        arrived.command.id = ++taken;
+        return true;
+      }
+      void answer(std::uint32_t, const shmgemm_completion&) override { ++answered; }
+      std::uint64_t taken = 0, answered = 0;
+
+     private:
+      shmgemm_command command_;
+    };
+    Host host;
+    auto command = host.command(refused ? SHMGEMM_OP_NOOP : SHMGEMM_OP_FLUSH, 1);
+    if (refused) command.generation += 1;
+    const auto endless = std::make_shared<Endless>(command);
+    host.port->connect(endless);
+    for (std::uint64_t id = 1; id <= 300; ++id) {
+      host.send(flushed(host.product(id, 2)));
+      host.port->poll();
+      while (host.port->flushing()) host.port->run_next();
+      host.port->poll();
+      while (host.port->flushing()) host.port->run_next();
+      host.collect();
+      ASSERT_TRUE(host.has(id));
+    }
+    EXPECT_EQ(endless->answered, endless->taken);
+    EXPECT_GE(endless->taken, 300u);
+  }
+}
+
 }  // namespace

@@ -12,7 +12,8 @@ from shmgemm import abi
 from shmgemm import abi_link as link
 from shmgemm.abi import Op, Status
 
-KINDS = st.sampled_from([*link.LinkKind, 0, 7, 2**32 - 1])
+KINDS = st.sampled_from([*link.LinkKind, 0, 8, 2**32 - 1])
+HELLOS = st.sampled_from([hello(), hello(role=link.LinkRole.CLIENT)])
 HEADS = st.builds(
     lambda kind, count: bytes(link.LinkHead(kind=kind, bytes=count)),
     KINDS,
@@ -25,7 +26,7 @@ REQUESTS = st.binary(min_size=40, max_size=40).map(
     lambda start: frame(link.LinkKind.REQUEST, start + bytes(4104 - 40))
 )
 PIECES = st.lists(
-    st.one_of(HEADS, COMMANDS, REQUESTS, st.just(hello()), st.binary(max_size=300)), max_size=12
+    st.one_of(HEADS, COMMANDS, REQUESTS, HELLOS, st.binary(max_size=300)), max_size=12
 )
 FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

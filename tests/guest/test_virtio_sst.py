@@ -23,6 +23,8 @@ import qtest
 from link import Engine
 from qtest import CONFIG_INTERRUPT, NEEDS_RESET, RAM, USED_INTERRUPT, Driver, Machine, Part
 
+from shmgemm import abi
+
 Start = Callable[..., Machine]
 
 
@@ -135,7 +137,7 @@ def test_hello_and_configuration_space(machine: Start, engine: Engine) -> None:
     assert said == {
         "magic": link.MAGIC,
         "abi_major": 1,
-        "abi_minor": 0,
+        "abi_minor": abi.ABI_MINOR,
         "role": link.QEMU,
         "index": 1,
         "devices": 0,
@@ -144,7 +146,8 @@ def test_hello_and_configuration_space(machine: Start, engine: Engine) -> None:
     qtest.wait_for(lambda: driver.config()["connected"], "the device is connected")
     seen = driver.config()
     expected = {"index": 1, "devices": 2, "generation": 9, "clock_hz": 5, "region_bytes": 1 << 28}
-    expected |= {"abi_major": 1, "abi_minor": 0, "region_id0": 11, "region_id1": 12, "reserved": 0}
+    expected |= {"abi_major": 1, "abi_minor": abi.ABI_MINOR, "region_id0": 11, "region_id1": 12}
+    expected["reserved"] = 0
     assert {key: seen[key] for key in expected} == expected
     assert driver.interrupts() & CONFIG_INTERRUPT
 

@@ -71,6 +71,8 @@ def test_own_defaults() -> None:
         "engine_path": None,
         "sst_config": None,
         "share": None,
+        "name": None,
+        "clients": 1,
     }
 
 

@@ -49,6 +49,36 @@ TEST(Arena, GuestArenasThatCannotBe) {
   EXPECT_NO_THROW(Region::create(32 << 20, 1, (30 << 20) - 4096));
 }
 
+TEST(Arena, EachClientHasAnEqualOne) {
+  for (const std::uint64_t guest_bytes : {0u, 8u << 20}) {
+    for (std::uint32_t clients = 1; clients <= (guest_bytes > 0 ? 6 : 7); ++clients) {
+      const auto region = Region::create(32 << 20, 1, guest_bytes, 1, clients);
+      EXPECT_EQ(region->queue_pairs(), 1 + clients);
+      EXPECT_EQ(region->client_arena(0).bytes, 0u);
+      const shmgemm_arena own = region->arena(SHMGEMM_ARENA_LEASED);
+      std::uint64_t end = own.offset + own.bytes;
+      EXPECT_EQ(own.offset, region->heap_begin());
+      for (std::uint32_t i = 1; i <= clients; ++i) {
+        const shmgemm_arena arena = region->client_arena(i);
+        EXPECT_EQ(arena.offset, end);
+        EXPECT_EQ(arena.bytes, region->client_arena(1).bytes);
+        EXPECT_LE(arena.bytes, own.bytes);
+        end += arena.bytes;
+      }
+      EXPECT_EQ(end, region->heap_end() - guest_bytes);
+      EXPECT_THROW(region->lease_arena(), RegionFull);  // kept for who gets the queue pair
+    }
+  }
+}
+
+TEST(Arena, MoreClientsThanARegionHolds) {
+  EXPECT_THROW(Region::create(32 << 20, 1, 0, 1, 8), Unsupported);
+  EXPECT_THROW(Region::create(32 << 20, 1, 8 << 20, 1, 7), Unsupported);
+  EXPECT_THROW(Region::create(32 << 20, 14, 0, 1, 1), Unsupported);
+  EXPECT_THROW(Region::create(32 << 20, 1, (30 << 20) - 4096, 1, 1), Unsupported);
+  EXPECT_NO_THROW(Region::create(4 << 20, 1, 0, 1, 7));
+}
+
 TEST(Arena, EachIsLeasedOnce) {
   File file;
   const auto server = Region::serve_file(file.path, 32 << 20);

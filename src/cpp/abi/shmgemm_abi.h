@@ -21,7 +21,7 @@
 
 #define SHMGEMM_MAGIC 0x314d4d45474d4853ull /* "SHMGEMM1" read as little-endian bytes */
 #define SHMGEMM_ABI_MAJOR 1
-#define SHMGEMM_ABI_MINOR 0
+#define SHMGEMM_ABI_MINOR 1
 
 /* Sizes and places within the region, all in bytes. */
 #define SHMGEMM_MIN_REGION_BYTES (4ull << 20)
@@ -253,7 +253,9 @@ struct shmgemm_peer {
 
 /*
  * An arena has one allocator, in its owner's private memory. Whoever allocates in a FREE one of a
- * region that it did not create holds a lock (F_OFD_SETLK) on the byte at the arena's offset.
+ * region that it did not create holds a lock (F_OFD_SETLK) on the byte at the arena's offset. A
+ * FREE one with an owner is kept for that peer: a client that gets its queue pair from the engine
+ * (shmgemm_link.h).
  */
 enum shmgemm_arena_state {
   SHMGEMM_ARENA_FREE = 0,

@@ -16,7 +16,7 @@ class HeapBlock final : public Block {
   HeapBlock(std::shared_ptr<Heap> heap, std::uint64_t offset, std::uint64_t bytes)
       : heap_(std::move(heap)), offset_(offset), bytes_(bytes) {}
   ~HeapBlock() override {
-    if (heap_->ours()) heap_->allocator().release(offset_);
+    if (heap_->ours()) heap_->release(offset_);
   }
   void* data() const override { return heap_->region().base() + offset_; }
   std::uint64_t bytes() const override { return bytes_; }
@@ -30,8 +30,9 @@ class HeapBlock final : public Block {
 
 }  // namespace
 
-Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes, std::uint32_t engines)
-    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes, engines)),
+Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes, std::uint32_t engines,
+           std::uint32_t clients)
+    : region_(region::Region::create(region_bytes, 1, guest_arena_bytes, engines, clients)),
       begin_(region_->arena(SHMGEMM_ARENA_LEASED).offset),
       end_(begin_ + region_->arena(SHMGEMM_ARENA_LEASED).bytes),
       allocator_(begin_, end_),
@@ -39,6 +40,7 @@ Heap::Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes, std::uin
 
 Heap::Heap(std::shared_ptr<region::Region> region, region::ArenaLease lease)
     : region_(std::move(region)),
+      leased_(true),
       lease_(std::move(lease)),
       begin_(lease_->begin()),
       end_(lease_->end()),
@@ -53,12 +55,38 @@ std::shared_ptr<Heap> Heap::lease(const std::string& path) {
   return std::shared_ptr<Heap>(new Heap(std::move(region), std::move(lease)));
 }
 
+std::shared_ptr<Heap> Heap::join(std::shared_ptr<region::Region> region, std::uint32_t queue_pair) {
+  region::ArenaLease lease(region->fd(), region->client_arena(queue_pair));
+  if (!lease.held()) {
+    throw RegionFull("the arena of queue pair " + std::to_string(queue_pair) +
+                     " is leased by another process");
+  }
+  return std::shared_ptr<Heap>(new Heap(std::move(region), std::move(lease)));
+}
+
 bool Heap::ours() const { return epoch_ == process_epoch(); }
 
 std::shared_ptr<Block> Heap::allocate(std::uint64_t bytes) {
+  std::unique_lock<std::mutex> lock(lease_mutex_, std::defer_lock);
+  if (leased_) lock.lock();
+  if (retired_) throw DeviceLost("this session is over, and its arena let go; attach again");
   const std::uint64_t offset = allocator_.allocate(bytes);
   if (offset == 0) return nullptr;
   return std::make_shared<HeapBlock>(shared_from_this(), offset, bytes);
+}
+
+void Heap::release(std::uint64_t offset) {
+  allocator_.release(offset);
+  if (!leased_) return;
+  const std::lock_guard<std::mutex> lock(lease_mutex_);
+  if (retired_ && allocator_.used_bytes() == 0) lease_.reset();
+}
+
+void Heap::retire() {
+  if (!leased_) return;
+  const std::lock_guard<std::mutex> lock(lease_mutex_);
+  retired_ = true;
+  if (allocator_.used_bytes() == 0) lease_.reset();
 }
 
 bool Heap::contains(const void* data, std::uint64_t bytes) const {

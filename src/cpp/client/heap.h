@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -15,17 +16,24 @@ namespace shmgemm::client {
 
 class Heap : public std::enable_shared_from_this<Heap> {
  public:
-  // A region of its own; `guest_arena_bytes` at its end are for a guest's device server.
+  // A region of its own for so many engines; `guest_arena_bytes` at its end are for a guest's
+  // device server, and `clients` other processes get a queue pair and an arena each.
   explicit Heap(std::uint64_t region_bytes, std::uint64_t guest_arena_bytes = 0,
-                std::uint32_t engines = 1);
+                std::uint32_t engines = 1, std::uint32_t clients = 0);
   // An arena of somebody else's region, ours until this process ends or lets go. `path`: its file.
   static std::shared_ptr<Heap> lease(const std::string& path);
+  // The one that belongs to the queue pair that its engine gave us.
+  static std::shared_ptr<Heap> join(std::shared_ptr<region::Region> region,
+                                    std::uint32_t queue_pair);
 
   region::Region& region() const { return *region_; }
   region::Allocator& allocator() { return allocator_; }
   bool ours() const;  // false in a forked child
 
   std::shared_ptr<Block> allocate(std::uint64_t bytes);  // null where there is no room
+  void release(std::uint64_t offset);
+  // A leased arena takes no more blocks, and is let go with the last one.
+  void retire();
   bool contains(const void* data, std::uint64_t bytes) const;
   std::uint64_t offset_of(const void* data) const;
 
@@ -33,8 +41,11 @@ class Heap : public std::enable_shared_from_this<Heap> {
   Heap(std::shared_ptr<region::Region> region, region::ArenaLease lease);
 
   std::shared_ptr<region::Region> region_;
-  std::optional<region::ArenaLease> lease_;  // of an arena that is not the region's first
-  std::uint64_t begin_, end_;                // of the arena
+  const bool leased_ = false;                // an arena that is not the region's first
+  std::mutex lease_mutex_;                   // of the two that follow
+  std::optional<region::ArenaLease> lease_;  // while it is held
+  bool retired_ = false;
+  std::uint64_t begin_, end_;  // of the arena
   region::Allocator allocator_;
   std::uint64_t epoch_;
 };

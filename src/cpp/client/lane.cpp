@@ -44,11 +44,12 @@ Channel::Deadline deadline_after(double seconds) {
 }
 
 Lane::Lane(const SessionOptions& options, std::shared_ptr<Heap> heap, Ledger& ledger,
-           std::uint32_t number)
+           std::uint32_t number, Attachment* attachment)
     : options_(options_of(options, number)),
       lanes_(options.processes),
       name_(name_of(options, number)),
       heap_(std::move(heap)),
+      attachment_(attachment),
       region_(heap_->region().of_engine(number)),
       ledger_(ledger),
       channel_(heap_) {}
@@ -70,7 +71,7 @@ void Lane::launch() {
 void Lane::launch_locked() {
   monitor_.reset();
   engine_.reset();
-  if (options_.server.empty()) {
+  if (options_.server.empty() && attachment_ == nullptr) {
     region_.begin_generation();
     engine_ = std::make_unique<EngineProcess>(options_, region_);
   }
@@ -114,11 +115,14 @@ void Lane::end() {
 }
 
 void Lane::connect() {
+  if (attachment_ != nullptr) return connect_attached();
   if (engine_) {
     engine_->await_ready();
     ledger_.count_start();
   }
-  Watched watched{engine_.get(), nullptr, name_};
+  Watched watched;
+  watched.engine = engine_.get();
+  watched.name = name_;
   std::unique_ptr<Port> port;
   if (options_.server.empty() && !options_.guest) {
     port = std::make_unique<RingPort>(region_, 0);
@@ -134,6 +138,21 @@ void Lane::connect() {
   channel_.begin(std::move(port), region_.generation());
   monitor_ = std::make_unique<Monitor>(watched, channel_, region_, options_.timeout_s);
   if (watched.connection != nullptr) await_device(deadline_after(kDeviceLimitS));
+}
+
+// Once: what the engine took with it when it went is its owner's to bring back.
+void Lane::connect_attached() {
+  if (attached_) {
+    throw DeviceLost("the session at " + attachment_->path() +
+                     " is gone, and with it this process's part; attach again");
+  }
+  attached_ = true;
+  Watched watched;
+  watched.attachment = attachment_;
+  channel_.set_on_nonsense([this] { attachment_->hang_up(); });
+  channel_.begin(std::make_unique<RingPort>(region_, attachment_->queue_pair()),
+                 region_.generation());
+  monitor_ = std::make_unique<Monitor>(watched, channel_, region_, options_.timeout_s);
 }
 
 std::unique_ptr<ServerPort> Lane::connect_server() {

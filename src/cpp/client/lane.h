@@ -12,6 +12,7 @@
 #include <mutex>
 #include <string>
 
+#include "client/attach.h"
 #include "client/channel.h"
 #include "client/engine_process.h"
 #include "client/heap.h"
@@ -24,9 +25,10 @@ namespace shmgemm::client {
 
 class Lane {
  public:
-  // `options`: of the session; `ledger` is told of each start.
+  // `options`: of the session; `ledger` is told of each start; `attachment`, to a session of
+  // another process, may be null and outlives the lane.
   Lane(const SessionOptions& options, std::shared_ptr<Heap> heap, Ledger& ledger,
-       std::uint32_t number);
+       std::uint32_t number, Attachment* attachment = nullptr);
   ~Lane() { end(); }
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
@@ -51,6 +53,7 @@ class Lane {
   void launch_locked();
   void start_locked();
   void connect();
+  void connect_attached();
   std::unique_ptr<ServerPort> connect_server();
   void await_device(Channel::Deadline deadline);
 
@@ -58,6 +61,8 @@ class Lane {
   const std::uint32_t lanes_;
   const std::string name_;  // of the engine, for errors
   const std::shared_ptr<Heap> heap_;
+  Attachment* const attachment_;
+  bool attached_ = false;  // has been
   region::Region& region_;
   Ledger& ledger_;
   Channel channel_;

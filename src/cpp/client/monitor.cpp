@@ -51,10 +51,18 @@ Monitor::~Monitor() {
   close(quit_);
 }
 
+// Until the channel has failed. An arena that is not ours is let go then.
 void Monitor::run() {
+  watch();
+  if (watched_.attachment != nullptr) watched_.attachment->heap()->retire();
+}
+
+void Monitor::watch() {
+  const int engine = watched_.engine != nullptr ? watched_.engine->pidfd() : -1;
+  const int connection = watched_.connection != nullptr   ? watched_.connection->fd()
+                         : watched_.attachment != nullptr ? watched_.attachment->fd()
+                                                          : -1;
   for (;;) {
-    const int engine = watched_.engine != nullptr ? watched_.engine->pidfd() : -1;
-    const int connection = watched_.connection != nullptr ? watched_.connection->fd() : -1;
     pollfd polled[3] = {{engine, POLLIN, 0}, {quit_, POLLIN, 0}, {connection, POLLRDHUP, 0}};
     poll(polled, 3, kBeatMs);
     if (watched_.engine != nullptr) {
@@ -66,19 +74,27 @@ void Monitor::run() {
           Failure::kLost, engine_text(watched_) + " is gone: " + watched_.engine->cause_of_death());
     }
     if ((polled[1].revents & POLLIN) != 0) return end_session();
-    if (polled[2].revents != 0) {
-      return channel_.fail(Failure::kLost, "the device server at " +
-                                               watched_.connection->address().text() +
-                                               " is gone: the connection was closed");
-    }
+    if (polled[2].revents != 0) return channel_.fail(Failure::kLost, gone_text());
     if (!beats()) return fail_silent();
     channel_.reap_abandoned();
   }
 }
 
+std::string Monitor::gone_text() const {
+  if (watched_.attachment != nullptr) {
+    return "the engine at " + watched_.attachment->path() + " is gone: it hung up; attach again";
+  }
+  return "the device server at " + watched_.connection->address().text() +
+         " is gone: the connection was closed";
+}
+
 // An engine that is not ours is left alone.
 void Monitor::fail_silent() {
   const std::string limit = std::to_string(patience_beats_ * kBeatMs) + " ms";
+  if (watched_.attachment != nullptr) {
+    return channel_.fail(Failure::kTimeout, "the engine at " + watched_.attachment->path() +
+                                                " showed no sign of life for " + limit);
+  }
   if (watched_.engine == nullptr) {
     return channel_.fail(Failure::kTimeout,
                          "the engine behind the device server showed no sign of life for " + limit);

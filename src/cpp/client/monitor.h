@@ -6,6 +6,7 @@
 #include <string>
 #include <thread>
 
+#include "client/attach.h"
 #include "client/channel.h"
 #include "client/engine_process.h"
 #include "client/tcp.h"
@@ -16,6 +17,7 @@ struct Watched {
   EngineProcess* engine = nullptr;      // null: not ours
   TcpConnection* connection = nullptr;  // null: the channel goes direct
   std::string name = "the engine";      // for errors
+  Attachment* attachment = nullptr;     // to a session of another process; null: the region is ours
 };
 
 class Monitor {
@@ -30,6 +32,8 @@ class Monitor {
 
  private:
   void run();
+  void watch();
+  std::string gone_text() const;
   bool beats();
   void fail_silent();
   void end_session();

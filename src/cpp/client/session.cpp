@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
+#include "client/attach.h"
 #include "client/channel.h"
 #include "client/connection_pool.h"
 #include "client/current.h"
@@ -161,9 +162,11 @@ class DoneProduct final : public Future {
 class SessionImpl {
  public:
   explicit SessionImpl(const SessionOptions& options)
-      : options_((check_processes(options), options)), heap_(heap_for(options)) {
+      : options_((check_processes(options), options)),
+        attachment_(client::attach(options_, client::deadline_after(options.timeout_s))),
+        heap_(attachment_ ? attachment_->heap() : heap_for(options)) {
     for (std::uint32_t number = 0; number < options.processes; ++number) {
-      lanes_.push_back(std::make_unique<Lane>(options, heap_, ledger_, number));
+      lanes_.push_back(std::make_unique<Lane>(options_, heap_, ledger_, number, attachment_.get()));
     }
     if (!options_.server.empty() && options_.region_path.empty()) {
       start_pool();
@@ -204,6 +207,7 @@ class SessionImpl {
     if (closed_->exchange(true)) return;
     for (const auto& lane : lanes_) lane->ask_to_end();
     for (const auto& lane : lanes_) lane->end();
+    if (attachment_) attachment_->hang_up();
     if (pool_) pool_->close();
     for (const auto& lane : lanes_) {
       lane->channel().wait_until_unused(std::chrono::milliseconds(200));
@@ -257,6 +261,7 @@ class SessionImpl {
   [[noreturn]] void refuse(const shmgemm_completion& completion, const std::string& what);
 
   SessionOptions options_;
+  const std::unique_ptr<client::Attachment> attachment_;  // to a session of another process
   std::shared_ptr<client::Heap> heap_;
   std::unique_ptr<client::ConnectionPool> pool_;  // where matrices travel
   const std::shared_ptr<std::atomic<bool>> closed_ = std::make_shared<std::atomic<bool>>(false);
@@ -325,7 +330,7 @@ void SessionImpl::refuse(const shmgemm_completion& completion, const std::string
 std::shared_ptr<client::Heap> SessionImpl::heap_for(const SessionOptions& options) {
   if (!options.region_path.empty()) return client::Heap::lease(options.region_path);
   return std::make_shared<client::Heap>(options.region_bytes, options.guest_arena_bytes,
-                                        options.processes);
+                                        options.processes, options.clients);
 }
 
 void SessionImpl::start_pool() {
@@ -738,6 +743,10 @@ bool Session::closed() const { return impl_->closed(); }
 int Session::engine_pid() const { return impl_->engine_pids().front(); }
 std::vector<int> Session::engine_pids() const { return impl_->engine_pids(); }
 int Session::region_fd() const { return impl_->heap().region().fd(); }
+std::uint32_t Session::devices() const { return impl_->options().devices; }
+const std::map<std::string, std::string>& Session::parameters() const {
+  return impl_->options().parameters;
+}
 std::uint32_t Session::generation() const { return impl_->heap().region().generation(); }
 
 }  // namespace shmgemm

@@ -90,6 +90,7 @@ struct SessionOptions {
   std::uint64_t region_bytes = 256ull << 20;
   std::uint64_t guest_arena_bytes = 0;  // of them, kept for a device server in a guest
   std::string link_path;                // where the engine takes links; empty: nowhere
+  std::uint32_t clients = 0;            // other processes that may attach there
   std::uint32_t devices = 1;
   // Engines that serve them, each by itself: device d is served by number d % processes.
   std::uint32_t processes = 1;
@@ -103,6 +104,8 @@ struct SessionOptions {
   // travel, over at most `connections`, and the server says no cycles.
   std::string server, region_path;
   std::uint32_t connections = 4;
+  std::string attach_path;  // the link_path of another process's session, to be joined; the engine
+                            // says `devices` and `parameters` then
   bool bit_accurate = false;  // sum in the order of the modelled array
   bool debug = false;         // log each command to stderr
 };
@@ -173,6 +176,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<int> engine_pids() const;  // of each
   int region_fd() const;
   std::uint32_t generation() const;  // of the first engine
+  std::uint32_t devices() const;
+  const std::map<std::string, std::string>& parameters() const;  // of the hardware
 
  private:
   explicit Session(std::unique_ptr<SessionImpl> impl);

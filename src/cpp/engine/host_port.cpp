@@ -22,6 +22,10 @@ bool is_served(const shmgemm_command& command) {
                            static_cast<compute::Dtype>(command.dtype_out));
 }
 
+bool flushes(const shmgemm_command& command) {
+  return command.op == SHMGEMM_OP_FLUSH || (command.flags & SHMGEMM_FLAG_FLUSH) != 0;
+}
+
 compute::Gemm gemm_of(const shmgemm_command& command, std::byte* base) {
   compute::Gemm gemm;
   gemm.m = command.m;
@@ -94,6 +98,7 @@ void HostPort::meet_hosts() {
   limits_.generation = region_->generation();
   waiter_.emplace(region_->engine());
   for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
+    if (region_->client_arena(i).bytes > 0) continue;  // connects when it has a client
     connections_.push_back(std::make_shared<QueuePair>(*region_, i));
   }
 }
@@ -112,14 +117,22 @@ bool HostPort::poll() {
   const std::size_t connections = connections_.size();
   for (std::size_t i = 0; i < connections && !flushing(); ++i) {
     const std::size_t index = (turn_ + i) % connections;
-    Arrived arrived;
-    while (!flushing() && connections_[index]->take(arrived)) {
-      took = true;
-      take(*connections_[index], arrived);
-      if (flushing()) turn_ = (index + 1) % connections;
-    }
+    took |= take_turn(*connections_[index]);
+    if (flushing()) turn_ = (index + 1) % connections;
   }
-  return took || (!flushing() && compute_ahead());
+  return took || flushing() || compute_ahead();
+}
+
+// Up to a command that flushes, whether or not that is answered at once, and no more than a ring
+// holds: who sends without end does not keep the others from their turn.
+bool HostPort::take_turn(Connection& connection) {
+  Arrived arrived;
+  for (std::uint32_t taken = 0; taken < SHMGEMM_RING_SLOTS; ++taken) {
+    if (!connection.take(arrived)) return taken > 0;
+    take(connection, arrived);
+    if (flushing() || flushes(arrived.command)) break;
+  }
+  return true;
 }
 
 void HostPort::connect(std::shared_ptr<Connection> connection) {
@@ -150,6 +163,11 @@ void HostPort::dismiss() {
     if (!(*gone)->ops.empty()) leaving_.push_back(*gone);
   }
   connections_.erase(kept, connections_.end());
+}
+
+bool HostPort::is_awaited(const Connections& leaving) {
+  return std::any_of(leaving.begin(), leaving.end(),
+                     [](const auto& connection) { return !connection->ops.empty(); });
 }
 
 void HostPort::dismiss(Connection& connection) {
@@ -205,7 +223,7 @@ void HostPort::stop() {
 void HostPort::ring() const { region::wake_if_sleeping(region_->engine()); }
 
 bool HostPort::ready() const {
-  if (stopped() || __atomic_load_n(&has_new_, __ATOMIC_SEQ_CST)) return true;
+  if (stopped() || flushing() || __atomic_load_n(&has_new_, __ATOMIC_SEQ_CST)) return true;
   return std::any_of(connections_.begin(), connections_.end(), [](const auto& connection) {
     return connection->ready() || connection->gone();
   });
@@ -401,6 +419,10 @@ shmgemm_link_hello HostPort::hello() const {
   std::copy(id.begin(), id.end(), hello.region_id);
   hello.clock_hz = clock_hz_;
   return hello;
+}
+
+const model::ParameterMap& HostPort::parameters() const {
+  return devices_[0]->hardware().parameters().text();
 }
 
 shmgemm_info HostPort::info(std::uint8_t index) const {

@@ -60,8 +60,8 @@ class HostPort {
            model::EventQueue& events, HostPortOptions options);
 
   void enqueue(Op* op);  // of no connection, at events.now()
-  bool poll();           // true: there was something to do
-  bool flushing() const { return flush_.active; }
+  bool poll();           // true: there was something to do, or what has gone leaves an op to end
+  bool flushing() const { return flush_.active || is_awaited(leaving_); }
   // Runs the next event of the queue. Where there is none, a device waits for a model that has
   // forgotten it, and that op fails; an event that throws fails the op of its device.
   void run_next();
@@ -75,17 +75,21 @@ class HostPort {
   void connect(std::shared_ptr<Connection> connection);  // served until it is gone()
   void ring() const;                                     // a connection has something to take
   shmgemm_link_hello hello() const;                      // what an engine says to a link
+  const std::shared_ptr<region::Region>& region() const { return region_; }
+  const model::ParameterMap& parameters() const;  // of device 0, whole
   LinkCounters& link_counters() { return link_counters_; }
 
  private:
   using Connections = std::vector<std::shared_ptr<Connection>>;
 
+  static bool is_awaited(const Connections& leaving);
   void meet_hosts();
   bool ready() const;
   void welcome();
   void dismiss();
   void dismiss(Connection& connection);
   bool running() const { return flush_.active || !region_; }
+  bool take_turn(Connection& connection);
   void take(Connection& connection, Arrived& arrived);
   shmgemm_status check(const Connection& connection, Arrived& arrived) const;
   shmgemm_status check_time(const shmgemm_command& command) const;
@@ -112,7 +116,7 @@ class HostPort {
   shmgemm_limits limits_;
   std::optional<region::Waiter> waiter_;
   Connections connections_;
-  Connections leaving_;  // gone, while an op of theirs is at work
+  Connections leaving_;  // gone, while an op of theirs is at work: simulated time runs to its end
   std::vector<std::unique_ptr<Device>> devices_;
   Ahead ahead_;
   std::vector<compute::Gemm> gemms_;  // of a wave, kept for its memory

@@ -13,7 +13,9 @@ namespace shmgemm::engine {
 namespace {
 
 constexpr std::uint64_t kHelloLimit_ns = 5'000'000'000;
+constexpr std::uint64_t kPlaceLimit_ns = 3'000'000'000;
 constexpr std::uint64_t kCloseLimit_ns = 1'000'000'000;
+constexpr char kNotHere[] = "a client's commands came here: they go through its queue pair";
 constexpr std::size_t kMostUnsent = 64 << 10;  // then the main loop's answers wait
 
 std::uint64_t now_ns() {
@@ -40,7 +42,7 @@ Link::Link(int socket, const LinkHost& host)
 }
 
 Link::~Link() {
-  connection_->hang_up();
+  hang_up();
   host_.ring();
   close(socket_);
 }
@@ -54,6 +56,7 @@ void Link::on_events(std::uint32_t events) {
 void Link::serve() {
   if (over_) return;
   append_answers();
+  if (awaits_place_ && !closing_) place_client();
   parse();
   write();
   if ((closing_ && unsent() == 0) || (closing_ && now_ns() > deadline_ns_)) return end();
@@ -63,7 +66,9 @@ void Link::serve() {
 }
 
 bool Link::has_answers() const {
-  return !closing_ && unsent() < kMostUnsent && connection_->answered();
+  if (closing_) return false;
+  return (unsent() < kMostUnsent && connection_->answered()) ||
+         (awaits_place_ && host_.places->any_free());
 }
 
 std::uint32_t Link::interest() const {
@@ -98,12 +103,12 @@ void Link::parse() {
 void Link::put(LinkReader::Found found) {
   switch (found) {
     case LinkReader::Found::kHello:
-      greeted_ = true;
-      index_ = static_cast<std::uint8_t>(std::min(reader_.hello().index, 255u));
-      return host_.connect(connection_);
+      return greeted();
     case LinkReader::Found::kCommand:
+      if (client_ || awaits_place_) return refuse(kNotHere);
       return connection_->put(reader_.command(), now_ns());
     case LinkReader::Found::kRequest:
+      if (client_ || awaits_place_) return refuse(kNotHere);
       return connection_->put_request(reader_.request(), index_, now_ns());
     case LinkReader::Found::kFailed:
       host_.log("a link failed at its other end: " + printable(reader_.text()));
@@ -113,11 +118,43 @@ void Link::put(LinkReader::Found found) {
   }
 }
 
+void Link::greeted() {
+  greeted_ = true;
+  index_ = static_cast<std::uint8_t>(std::min(reader_.hello().index, 255u));
+  if (reader_.hello().role != SHMGEMM_LINK_CLIENT) return host_.connect(connection_);
+  awaits_place_ = true;
+  deadline_ns_ = now_ns() + kPlaceLimit_ns;
+  place_client();
+}
+
+// Where all are taken, one may come free: a client that has died leaves its last op behind.
+void Link::place_client() {
+  client_ = host_.places->take();
+  if (client_) {
+    append_lease(client_->index());
+    host_.connect(client_);
+  } else if (host_.places->all_in_use() || now_ns() > deadline_ns_) {
+    append_lease(SHMGEMM_LINK_NO_QUEUE_PAIR);
+    closing_ = true;
+    deadline_ns_ = now_ns() + kCloseLimit_ns;
+  }
+  awaits_place_ = !client_ && !closing_;
+}
+
+void Link::append_lease(std::uint32_t queue_pair) {
+  const shmgemm_link_lease lease{queue_pair, host_.places->count(), 0};
+  std::string content(reinterpret_cast<const char*>(&lease), sizeof lease);
+  content += host_.parameters;
+  write();  // what stands before it: a descriptor goes with the first byte
+  if (client_) passed_fd_ = host_.places->region().fd();
+  append(SHMGEMM_LINK_LEASE, content.data(), content.size());
+}
+
 void Link::refuse(const std::string& why) {
   host_.log("link: " + why);
   const std::string text = why.substr(0, SHMGEMM_LINK_TEXT_BYTES);
   append(SHMGEMM_LINK_FAILED, text.data(), text.size());
-  connection_->hang_up();
+  hang_up();
   closing_ = true;
   deadline_ns_ = now_ns() + kCloseLimit_ns;
   write();
@@ -159,7 +196,7 @@ void Link::append(std::uint32_t kind, const void* content, std::size_t bytes) {
 
 void Link::write() {
   while (!over_ && unsent() > 0) {
-    const ssize_t bytes = send(socket_, out_.data() + sent_, unsent(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t bytes = send_some();
     if (bytes > 0) {
       sent_ += static_cast<std::size_t>(bytes);
       host_.counters.bytes_out += static_cast<std::uint64_t>(bytes);
@@ -173,9 +210,34 @@ void Link::write() {
   sent_ = 0;
 }
 
+ssize_t Link::send_some() {
+  iovec piece{out_.data() + sent_, unsent()};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  if (passed_fd_ >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* const head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(head), &passed_fd_, sizeof passed_fd_);
+  }
+  const ssize_t bytes = sendmsg(socket_, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (bytes > 0) passed_fd_ = -1;
+  return bytes;
+}
+
+void Link::hang_up() {
+  connection_->hang_up();
+  if (client_) client_->hang_up();
+}
+
 void Link::end() {
   over_ = true;
-  connection_->hang_up();
+  hang_up();
   host_.ring();
 }
 

@@ -9,8 +9,8 @@ std::string number(std::uint64_t value) { return std::to_string(value); }
 
 std::string frame_text(const shmgemm_link_head& head) {
   static const char* const kNames[] = {"",        "HELLO",    "COMMANDS", "COMPLETIONS",
-                                       "REQUEST", "RESPONSE", "FAILED"};
-  const std::string name = head.kind >= SHMGEMM_LINK_HELLO && head.kind <= SHMGEMM_LINK_FAILED
+                                       "REQUEST", "RESPONSE", "FAILED",   "LEASE"};
+  const std::string name = head.kind >= SHMGEMM_LINK_HELLO && head.kind <= SHMGEMM_LINK_LEASE
                                ? kNames[head.kind]
                                : "unknown";
   return "a frame of kind " + number(head.kind) + " (" + name + ") with " + number(head.bytes) +
@@ -103,8 +103,9 @@ bool LinkReader::hello_is_good() {
   } else if (hello_.abi_major != SHMGEMM_ABI_MAJOR) {
     text_ = "HELLO of ABI version " + number(hello_.abi_major) + " came: this engine speaks " +
             number(SHMGEMM_ABI_MAJOR);
-  } else if (hello_.role != SHMGEMM_LINK_QEMU && hello_.role != SHMGEMM_LINK_SERVER) {
-    text_ = "HELLO of role " + number(hello_.role) + " came: QEMU (2) or SERVER (3) was expected";
+  } else if (hello_.role < SHMGEMM_LINK_QEMU || hello_.role > SHMGEMM_LINK_CLIENT) {
+    text_ = "HELLO of role " + number(hello_.role) +
+            " came: QEMU (2), SERVER (3) or CLIENT (4) was expected";
   } else {
     return true;
   }

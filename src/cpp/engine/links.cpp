@@ -67,6 +67,12 @@ int listen_at(const std::string& path) {
   return fd;
 }
 
+std::string lines_of(const model::ParameterMap& parameters) {
+  std::string text;
+  for (const auto& [key, value] : parameters) text += key + "=" + value + "\n";
+  return text;
+}
+
 }  // namespace
 
 Links::Links(const std::string& path, HostPort& port, std::function<void(const std::string&)> log)
@@ -77,8 +83,12 @@ Links::Links(const std::string& path, HostPort& port, std::function<void(const s
           std::make_shared<Bell>(),
           [&port](std::shared_ptr<Connection> connection) { port.connect(std::move(connection)); },
           [&port] { port.ring(); },
-          std::move(log)},
+          std::move(log),
+          nullptr,
+          lines_of(port.parameters())},
       listener_(listen_at(path)) {
+  host_.places =
+      std::make_shared<ClientPlaces>(port.region(), [bell = host_.control] { bell->ring(); });
   struct stat status{};
   if (lstat(path_.c_str(), &status) == 0) {
     device_ = status.st_dev;

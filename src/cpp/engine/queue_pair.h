@@ -9,7 +9,7 @@
 
 namespace shmgemm::engine {
 
-class QueuePair final : public Connection {
+class QueuePair : public Connection {
  public:
   QueuePair(region::Region& region, std::uint32_t index)
       : commands_(region.queue_pair(index)->commands, SHMGEMM_RING_SLOTS),

@@ -56,7 +56,7 @@ SessionPtr open_session(const std::string& engine_path,
                         std::uint32_t devices, std::uint32_t threads, double timeout_s,
                         bool bit_accurate, bool debug, const std::string& link_path,
                         std::uint64_t guest_arena_bytes, const py::object& guest,
-                        std::uint32_t processes) {
+                        std::uint32_t processes, std::uint32_t clients) {
   SessionOptions options;
   options.engine_path = engine_path;
   options.engine_words = engine_words;
@@ -71,6 +71,7 @@ SessionPtr open_session(const std::string& engine_path,
   options.debug = debug;
   options.link_path = link_path;
   options.guest_arena_bytes = guest_arena_bytes;
+  options.clients = clients;
   if (!guest.is_none()) options.guest = guest_starter(guest);
   const GilRelease unlocked;
   return Session::open(options);
@@ -88,6 +89,17 @@ SessionPtr connect_session(const std::string& server, const std::string& region_
   options.bit_accurate = bit_accurate;
   options.debug = debug;
   if (region_path.empty()) options.region_bytes = SHMGEMM_MIN_REGION_BYTES;  // nothing lies in it
+  const GilRelease unlocked;
+  return Session::open(options);
+}
+
+SessionPtr attach_session(const std::string& path, double timeout_s, bool bit_accurate,
+                          bool debug) {
+  SessionOptions options;
+  options.attach_path = path;
+  options.timeout_s = timeout_s;
+  options.bit_accurate = bit_accurate;
+  options.debug = debug;
   const GilRelease unlocked;
   return Session::open(options);
 }
@@ -198,9 +210,11 @@ void register_session(py::module_& module) {
            "plugins"_a = std::vector<std::string>{}, "region_bytes"_a = 256ull << 20,
            "devices"_a = 1, "threads"_a = 0, "timeout_s"_a = 5.0, "bit_accurate"_a = false,
            "debug"_a = false, "link_path"_a = "", "guest_arena_bytes"_a = 0, "guest"_a = py::none(),
-           "processes"_a = 1)
+           "processes"_a = 1, "clients"_a = 0)
       .def_static("connect", &connect_session, py::kw_only(), "server"_a, "region_path"_a = "",
                   "connections"_a = 4, "devices"_a = 1, "timeout_s"_a = 5.0,
+                  "bit_accurate"_a = false, "debug"_a = false)
+      .def_static("attach", &attach_session, py::kw_only(), "path"_a, "timeout_s"_a = 5.0,
                   "bit_accurate"_a = false, "debug"_a = false)
       .def("empty", &empty, "shape"_a, "dtype"_a)
       .def(
@@ -239,7 +253,9 @@ void register_session(py::module_& module) {
       .def_property_readonly("engine_pid", &Session::engine_pid)
       .def_property_readonly("engine_pids", &Session::engine_pids)
       .def_property_readonly("region_fd", &Session::region_fd)
-      .def_property_readonly("generation", &Session::generation);
+      .def_property_readonly("generation", &Session::generation)
+      .def_property_readonly("devices", &Session::devices)
+      .def_property_readonly("parameters", &Session::parameters);
 
   module.def("set_current_session", &set_current_session, "session"_a.none(true), Unlocked());
   module.def("current_session", &current_session, Unlocked());

@@ -16,6 +16,8 @@ class ArenaLease {
   ~ArenaLease();
   ArenaLease& operator=(const ArenaLease&) = delete;
 
+  static bool is_held(int region_fd, const shmgemm_arena& arena);  // by anybody
+
   bool held() const { return fd_ >= 0; }
   std::uint64_t begin() const { return begin_; }  // of its bytes, from byte 0 of the region
   std::uint64_t end() const { return end_; }

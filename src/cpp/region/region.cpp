@@ -20,6 +20,7 @@ namespace {
 constexpr char kLegalSize[] = "a power of two, at least 4 MiB,";
 constexpr std::uint32_t kNamedArenas = 4;
 constexpr std::uint64_t kNamedGuestBytes = 16ull << 20;  // a quarter of the heap at most
+constexpr std::uint64_t kMinArenaBytes = 64 << 10;       // of a session or its clients
 
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
@@ -96,6 +97,23 @@ void check_guest_arena(std::uint64_t guest_bytes, std::uint64_t region_bytes) {
   throw Unsupported("guest arena of " + std::to_string(guest_bytes) +
                     " bytes: expected a multiple of 4096 below the heap's " +
                     std::to_string(heap_bytes) + " bytes");
+}
+
+// Every client needs a queue pair and an arena.
+void check_clients(std::uint32_t clients, std::uint32_t queue_pairs, std::uint64_t guest_bytes,
+                   std::uint64_t region_bytes) {
+  const std::uint32_t arenas_left = SHMGEMM_MAX_ARENAS - 1 - (guest_bytes > 0 ? 1 : 0);
+  const std::uint32_t most = std::min(SHMGEMM_MAX_QUEUE_PAIRS - queue_pairs, arenas_left);
+  if (clients > most) {
+    throw Unsupported(std::to_string(clients) + " clients: a region has room for at most " +
+                      std::to_string(most) + (guest_bytes > 0 ? " beside a guest" : ""));
+  }
+  const std::uint64_t share = (region_bytes - SHMGEMM_HEAP_ALIGN - guest_bytes) / (clients + 1);
+  if (clients > 0 && share < kMinArenaBytes) {
+    throw Unsupported(std::to_string(clients) + " clients: each would get " +
+                      std::to_string(share) + " bytes of the region, at least " +
+                      std::to_string(kMinArenaBytes) + " expected; pass a larger region=");
+  }
 }
 
 struct NamedFile {
@@ -182,18 +200,39 @@ shmgemm_header new_header(std::uint64_t bytes, std::uint32_t queue_pairs) {
   return header;
 }
 
-// `count` equal arenas of `state`, then one for a guest where it has bytes.
-void divide_heap(shmgemm_header& header, std::uint32_t count, shmgemm_arena state,
-                 std::uint64_t guest_bytes) {
-  state.bytes = (header.heap_bytes - guest_bytes) / count / SHMGEMM_PAGE_BYTES * SHMGEMM_PAGE_BYTES;
+void add_guest_arena(shmgemm_header& header, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  const std::uint64_t end = header.heap_offset + header.heap_bytes;
+  header.arenas[header.arena_count++] = {end - bytes, bytes, 0, SHMGEMM_ARENA_GUEST};
+}
+
+std::uint64_t share_of(std::uint64_t bytes, std::uint32_t count) {
+  return bytes / count / SHMGEMM_PAGE_BYTES * SHMGEMM_PAGE_BYTES;
+}
+
+// `count` equal arenas for whoever comes, then one for a guest where it has bytes.
+void divide_heap(shmgemm_header& header, std::uint32_t count, std::uint64_t guest_bytes) {
+  const std::uint64_t share = share_of(header.heap_bytes - guest_bytes, count);
   for (std::uint32_t i = 0; i < count; ++i) {
-    state.offset = header.heap_offset + i * state.bytes;
-    header.arenas[i] = state;
+    header.arenas[i] = {header.heap_offset + i * share, share, 0, SHMGEMM_ARENA_FREE};
   }
   header.arena_count = count;
-  if (guest_bytes == 0) return;
-  const std::uint64_t end = header.heap_offset + header.heap_bytes;
-  header.arenas[header.arena_count++] = {end - guest_bytes, guest_bytes, 0, SHMGEMM_ARENA_GUEST};
+  add_guest_arena(header, guest_bytes);
+}
+
+// The creator's, with what does not divide; then one for the client of each queue pair from
+// `first` on.
+void divide_among_clients(shmgemm_header& header, std::uint32_t first, std::uint64_t guest_bytes) {
+  const std::uint32_t clients = header.queue_pair_count - first;
+  const std::uint64_t bytes = header.heap_bytes - guest_bytes;
+  const std::uint64_t share = share_of(bytes, clients + 1);
+  std::uint64_t offset = header.heap_offset + bytes - clients * share;
+  header.arenas[0] = {header.heap_offset, offset - header.heap_offset, 1, SHMGEMM_ARENA_LEASED};
+  for (std::uint32_t i = 0; i < clients; ++i, offset += share) {
+    header.arenas[1 + i] = {offset, share, 1 + first + i, SHMGEMM_ARENA_FREE};
+  }
+  header.arena_count = 1 + clients;
+  add_guest_arena(header, guest_bytes);
 }
 
 shmgemm_header checked_header(const std::byte* at, std::uint64_t bytes) {
@@ -238,7 +277,8 @@ Region::Region(const Region& first, std::uint32_t engine)
       engine_number_(engine) {}
 
 std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_pairs,
-                                       std::uint64_t guest_arena_bytes, std::uint32_t engines) {
+                                       std::uint64_t guest_arena_bytes, std::uint32_t engines,
+                                       std::uint32_t clients) {
   if (engines < 1 || engines > SHMGEMM_MAX_ENGINES) {
     throw Unsupported(std::to_string(engines) + " engines: expected 1 to " +
                       std::to_string(SHMGEMM_MAX_ENGINES));
@@ -249,10 +289,11 @@ std::shared_ptr<Region> Region::create(std::uint64_t bytes, std::uint32_t queue_
   }
   check_size(bytes);
   check_guest_arena(guest_arena_bytes, bytes);
+  check_clients(clients, queue_pairs, guest_arena_bytes, bytes);
   const int fd = create_memory_file(bytes);
   std::shared_ptr<Region> region(new Region(fd, map(fd, bytes), bytes));
-  shmgemm_header header = new_header(bytes, queue_pairs);
-  divide_heap(header, 1, {0, 0, 1, SHMGEMM_ARENA_LEASED}, guest_arena_bytes);
+  shmgemm_header header = new_header(bytes, queue_pairs + clients);
+  divide_among_clients(header, queue_pairs, guest_arena_bytes);
   header.queue_pair_offset = header_offset(engines);
   region->use_header(header);
   region->restore_header();
@@ -272,8 +313,7 @@ std::shared_ptr<Region> Region::serve_file(const std::string& path, std::uint64_
   if (is_zero(region->base_)) {
     shmgemm_header header = new_header(file.bytes, 1);
     const std::uint64_t most = header.heap_bytes / 4 / SHMGEMM_PAGE_BYTES * SHMGEMM_PAGE_BYTES;
-    divide_heap(header, kNamedArenas, {0, 0, 0, SHMGEMM_ARENA_FREE},
-                std::min(kNamedGuestBytes, most));
+    divide_heap(header, kNamedArenas, std::min(kNamedGuestBytes, most));
     region->use_header(header);
   } else {
     region->use_header(checked_header(region->base_, file.bytes));
@@ -321,11 +361,19 @@ ArenaLease Region::lease_arena(shmgemm_arena_state state) const {
   std::size_t candidates = 0;
   for (const shmgemm_arena& arena : arenas_) {
     if (arena.state != static_cast<std::uint32_t>(state)) continue;
+    if (state == SHMGEMM_ARENA_FREE && arena.owner != 0) continue;  // kept for that client
     ++candidates;
     if (ArenaLease lease(fd_, arena); lease.held()) return lease;
   }
   throw RegionFull("no arena of the region is free: it has " + std::to_string(candidates) +
                    " of that kind, each leased by another process");
+}
+
+shmgemm_arena Region::client_arena(std::uint32_t queue_pair) const {
+  for (const shmgemm_arena& arena : arenas_) {
+    if (arena.state == SHMGEMM_ARENA_FREE && arena.owner == 1 + queue_pair) return arena;
+  }
+  return {};
 }
 
 shmgemm_queue_pair* Region::queue_pair(std::uint32_t index) const {
@@ -335,6 +383,11 @@ shmgemm_queue_pair* Region::queue_pair(std::uint32_t index) const {
 
 std::uint32_t Region::generation() const {
   return __atomic_load_n(&header()->generation, __ATOMIC_SEQ_CST);
+}
+
+void Region::clear_queue_pair(std::uint32_t index) {
+  std::memset(static_cast<void*>(queue_pair(index)), 0, sizeof(shmgemm_queue_pair));
+  std::memset(static_cast<void*>(client(index)), 0, sizeof(shmgemm_peer));
 }
 
 void Region::begin_generation() {

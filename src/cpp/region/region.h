@@ -23,11 +23,12 @@ namespace shmgemm::region {
 class Region {
  public:
   // `bytes`: a power of two from 4 MiB on, of which the heap's last `guest_arena_bytes` are the
-  // guest's. `queue_pairs`: of the first engine; each other one has one. RegionFull where the
-  // machine has no room for it.
+  // guest's. `queue_pairs`: of the first engine; each other one has one. `clients` of the first one
+  // get a queue pair behind those and an arena each, all equal; the creator's is as large at least.
+  // RegionFull where the machine has no room for it.
   static std::shared_ptr<Region> create(std::uint64_t bytes, std::uint32_t queue_pairs,
                                         std::uint64_t guest_arena_bytes = 0,
-                                        std::uint32_t engines = 1);
+                                        std::uint32_t engines = 1, std::uint32_t clients = 0);
   // For an engine that no session started: maps the file of that name, made where there is none,
   // with four FREE arenas and one for a guest, and begins a generation. `bytes` 0: as large as the
   // file, or kNamedBytes. Unsupported where another engine serves it.
@@ -64,8 +65,12 @@ class Region {
   // One of that state that nobody else has leased, for as long as the lease lives. RegionFull where
   // there is none.
   ArenaLease lease_arena(shmgemm_arena_state state = SHMGEMM_ARENA_FREE) const;
+  // The one kept for whoever gets that queue pair from the engine; 0 bytes where it is no client's.
+  shmgemm_arena client_arena(std::uint32_t queue_pair) const;
 
   std::uint32_t generation() const;
+  // While nobody uses it: both rings and the client's line are as in a new region.
+  void clear_queue_pair(std::uint32_t index);
   // For who made or serves it, while no other engine runs: empties every ring, writes the header
   // anew, whatever the last engine did to it, and begins the next generation.
   void begin_generation();

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shmgemm.profiling import profile as profile
     from shmgemm.profiling import stats as stats
     from shmgemm.session import Session as Session
+    from shmgemm.session import attach as attach
     from shmgemm.session import connect as connect
     from shmgemm.session import current as current
     from shmgemm.session import open as open
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "open": ("session", "session"),
     "connect": ("session", "session"),
+    "attach": ("session", "session"),
     "current": ("session", "session"),
     "Session": ("session", "session"),
     "gemm": ("ops", "_arrays"),

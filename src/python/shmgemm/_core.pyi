@@ -200,6 +200,7 @@ class Session:
         guest_arena_bytes: int = 0,
         guest: Callable[[int], str] | None = None,
         processes: int = 1,
+        clients: int = 0,
     ) -> None: ...
     @staticmethod
     def connect(
@@ -208,6 +209,14 @@ class Session:
         region_path: str = "",
         connections: int = 4,
         devices: int = 1,
+        timeout_s: float = 5.0,
+        bit_accurate: bool = False,
+        debug: bool = False,
+    ) -> Session: ...
+    @staticmethod
+    def attach(
+        *,
+        path: str,
         timeout_s: float = 5.0,
         bit_accurate: bool = False,
         debug: bool = False,
@@ -257,6 +266,8 @@ class Session:
     """Of each engine process, 0 where none runs; `engine_pid` is the first."""
     region_fd: int
     generation: int
+    devices: int
+    parameters: dict[str, str]
 
 def set_current_session(session: Session | None) -> None: ...
 def current_session() -> Session:

@@ -20,11 +20,11 @@ class GuestPath:
 
     arena_bytes = 16 << 20  # of the region, for the device server in the guest
 
-    def __init__(self, share: str | None) -> None:
+    def __init__(self, share: str | None, link: str | None = None) -> None:
         self._image = guest.build()
         self._share = share
         self._folder = Path(tempfile.mkdtemp(prefix="shmgemm-"))
-        self.link = str(self._folder / "engine.sock")
+        self.link = link or str(self._folder / "engine.sock")
         self.machine: guest.Guest | None = None
 
     def __call__(self, region_fd: int) -> str:

@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 
 MAGIC = int.from_bytes(b"SHMGEMM1", "little")
 ABI_MAJOR = 1
-ABI_MINOR = 0
+ABI_MINOR = 1
 
 MIN_REGION_BYTES = 4 << 20
 PAGE_BYTES = 4096

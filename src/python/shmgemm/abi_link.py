@@ -13,6 +13,7 @@ from .abi import _U8, _U16, _U32, _U64, RING_SLOTS
 LINK_MAGIC = int.from_bytes(b"SSHMLNK1", "little")
 LINK_TEXT_BYTES = 512
 LINK_MAX_BYTES = RING_SLOTS * 128
+LINK_NO_QUEUE_PAIR = 0xFFFFFFFF
 
 DEVICE_ID = 63
 PCI_VENDOR_ID = 0x1AF4
@@ -30,12 +31,14 @@ class LinkKind(IntEnum):
     REQUEST = 4
     RESPONSE = 5
     FAILED = 6
+    LEASE = 7
 
 
 class LinkRole(IntEnum):
     ENGINE = 1
     QEMU = 2
     SERVER = 3
+    CLIENT = 4
 
 
 class Interrupts(IntEnum):
@@ -62,6 +65,10 @@ class LinkHello(ctypes.LittleEndianStructure):
         ("region_id", _U64 * 2),
         ("clock_hz", _U64),
     ]
+
+
+class LinkLease(ctypes.LittleEndianStructure):
+    _fields_ = [("queue_pair", _U32), ("clients", _U32), ("reserved", _U64)]
 
 
 class DeviceCounters(ctypes.LittleEndianStructure):

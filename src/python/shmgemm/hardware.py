@@ -133,6 +133,16 @@ def with_foreign_model(hardware: Hardware, model: str) -> Hardware:
     return Hardware(model, parameters, None, _digest(parameters), clock_hz=hardware.clock_hz)
 
 
+def of_parameters(parameters: Mapping[str, str]) -> Hardware:
+    """What an engine says of itself; the preset it is, or "attached" where it is none."""
+    digest = _digest(parameters)
+    for name in presets():
+        if (preset := load(name)).digest == digest:
+            return preset
+    clock_hz = _core.parse_quantity("clock", parameters["clock"], "Hz")
+    return Hardware("attached", dict(parameters), None, digest, clock_hz=clock_hz)
+
+
 def _describe(hardware: str | Path | Mapping[str, Any], place: str) -> _Description:
     if isinstance(hardware, Mapping):
         custom = "hardware 'custom'"

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _core, plugins, settings, sst
+from . import _core, _runtime, plugins, settings, sst
 from . import hardware as _hardware
-from .errors import Unsupported
+from .errors import DeviceLost, Unsupported
 
 if TYPE_CHECKING:
     from ._guest_path import GuestPath
@@ -147,6 +147,8 @@ def open(
     engine_path: str | Path | None = None,
     sst_config: str | Path | None = None,
     share: str | Path | None = None,
+    name: str | None = None,
+    clients: int | None = None,
     **parameters: Any,
 ) -> Session:
     """Open a session and make it the current one.
@@ -174,6 +176,9 @@ def open(
         sst_config: an SST configuration of your own for engine="sst", with a shmgemm.HostPort and
             `devices` shmgemm.GemmDevices that are `hardware` (`shmgemm sst-config` prints one).
         share: a folder that the guest sees at /mnt/shared.
+        name: other processes of this user can work on the same devices: `shmgemm.attach(name)`.
+        clients: how many of them at once, 1 to 7 (6 beside a guest). The region's heap is divided
+            evenly between this session and them.
 
     What is not given comes from `SHMGEMM_*`, then from the settings file, then from the defaults.
 
@@ -204,6 +209,8 @@ def open(
             "engine_path": engine_path,
             "sst_config": sst_config,
             "share": share,
+            "name": name,
+            "clients": clients,
         },
         parameters,
     )
@@ -222,7 +229,10 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
     engine_words: list[str] = []
     if given["engine"] == "sst":
         engine_path, engine_words = sst.command(given["engine_path"], given["sst_config"])
-    path = _guest_path(given["share"]) if given["guest"] else None
+    if given["name"] is None and arguments["clients"] is not None:
+        raise ValueError(f"clients = {given['clients']!r} without a name: nobody can attach")
+    link = "" if given["name"] is None else str(_runtime.socket_of(given["name"]))
+    path = _guest_path(given["share"], link) if given["guest"] else None
     try:
         core = _core.Session(
             engine_path=engine_path,
@@ -236,7 +246,8 @@ def _open(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> Sessio
             timeout_s=given["timeout"],
             bit_accurate=given["numerics"] == "bit_accurate",
             debug=given["debug"],
-            link_path=path.link if path else "",
+            link_path=path.link if path else link,
+            clients=given["clients"] if link else 0,
             guest_arena_bytes=path.arena_bytes if path else 0,
             guest=path,
         )
@@ -261,6 +272,11 @@ def _check_processes(given: Mapping[str, Any], place: str) -> None:
         )
     if given["guest"]:
         raise Unsupported(f"{place} = {processes}: a guest reaches one engine; expected 1")
+    if given["name"]:
+        raise Unsupported(
+            f"{place} = {processes}: who attaches to a session with a name reaches one engine;"
+            " expected 1"
+        )
     if given["engine"] == "sst" and given["sst_config"] is not None:
         raise Unsupported(
             f"{place} = {processes}: an SST configuration of your own has the devices of one"
@@ -268,10 +284,10 @@ def _check_processes(given: Mapping[str, Any], place: str) -> None:
         )
 
 
-def _guest_path(share: str | None) -> GuestPath:
+def _guest_path(share: str | None, link: str) -> GuestPath:
     from ._guest_path import GuestPath
 
-    return GuestPath(share)
+    return GuestPath(share, link or None)
 
 
 def connect(
@@ -339,6 +355,85 @@ def connect(
     session._former = former
     _make_current(session)
     return session
+
+
+def attach(
+    session: str | Path,
+    hardware: str | Path | Mapping[str, Any] | None = None,
+    *,
+    numerics: str | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    debug: bool | None = None,
+    **parameters: Any,
+) -> Session:
+    """Work on the devices of another process's session, and make that the current one.
+
+    Both use one engine at the same time, each with a queue pair and an arena of the region of its
+    own; their commands take turns. The engine ends with the session that opened it: then this one
+    is over, its ops raise DeviceLost, and it takes another `attach` to go on.
+
+    Args:
+        session: the name it was opened with, `shmgemm.open(name=...)`, or the path of its engine's
+            socket (anything with a folder in it).
+        hardware: what the session is expected to have, checked where it is given; the engine says
+            what it is. `parameters` replace single entries of it.
+        numerics, strict, timeout, debug: as `open` takes them; `timeout` is also how long the
+            engine may take to answer.
+
+    Raises:
+        ValueError: a setting that is not legal, or hardware that is not the engine's.
+        DeviceLost: no session of that name is open; the message lists those that are.
+        RegionFull: as many processes have attached as the session was opened for.
+        DeviceTimeout, ProtocolError, Unsupported: what listens there does not answer as an engine.
+    """
+    former = current_or_none()
+    arguments = {"numerics": numerics, "strict": strict, "timeout": timeout, "debug": debug}
+    given = {name: settings.resolve(name, value) for name, value in arguments.items()}
+    core = _core.Session.attach(
+        path=str(_attach_path(session)),
+        timeout_s=given["timeout"],
+        bit_accurate=given["numerics"] == "bit_accurate",
+        debug=given["debug"],
+    )
+    try:
+        described = _hardware.of_parameters(core.parameters)
+        if hardware is not None or parameters:
+            expected = _hardware.load(hardware, parameters)
+            _check_same(expected, described, f"the session {str(session)!r}")
+            described = expected
+    except BaseException:
+        core.close()
+        raise
+    attached = Session(core, described, given["numerics"], given["strict"], core.devices)
+    attached._former = former
+    _make_current(attached)
+    return attached
+
+
+def _attach_path(session: str | Path) -> Path:
+    if isinstance(session, Path) or "/" in session:
+        return Path(session).expanduser()
+    setting = settings.SETTINGS["name"]
+    try:
+        path = _runtime.socket_of(setting.parse(session))
+    except ValueError:
+        raise ValueError(f"session = {session!r}: expected {setting.legal}, or a path") from None
+    if not _runtime.listens(path):
+        raise DeviceLost(f"no session {session!r} at {path}: {_runtime.existing_text(session)}")
+    return path
+
+
+def _check_same(expected: _hardware.Hardware, found: _hardware.Hardware, who: str) -> None:
+    if expected.digest == found.digest:
+        return
+    keys = sorted(expected.parameters.keys() | found.parameters.keys())
+    differences = [
+        f"{key} = {found.parameters.get(key)!r}, expected {expected.parameters.get(key)!r}"
+        for key in keys
+        if expected.parameters.get(key) != found.parameters.get(key)
+    ]
+    raise ValueError(f"{who} has other hardware than {expected.label}: {'; '.join(differences)}")
 
 
 def _check_served(session: Session, who: str) -> None:

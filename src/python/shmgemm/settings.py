@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,12 @@ def _parse_numerics(value: Any) -> str:
     return str(value)
 
 
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", value):
+        raise ValueError
+    return value
+
+
 def _parse_hardware(value: Any) -> Any:
     if isinstance(value, (Path, Mapping)) or (isinstance(value, str) and value):
         return value
@@ -171,6 +178,20 @@ SETTINGS: dict[str, Setting] = {
             "plugins", (), "timing models of one's own", "paths, or a list of them", _parse_paths
         ),
         _setting("engine_path", None, "the engine's executable", "a path", _parse_path),
+        _setting(
+            "name",
+            None,
+            "under which other processes attach",
+            "1 to 64 letters, digits, '.', '_' or '-', the first no '.' or '-'",
+            _parse_name,
+        ),
+        _setting(
+            "clients",
+            1,
+            "other processes that may attach at once to a session with a name",
+            "a whole number from 1 to 7",
+            _parse_whole(1, 7),
+        ),
         _setting("share", None, "a folder at /mnt/shared in the guest", "a path", _parse_path),
         _setting("sst_config", None, "SST configuration of one's own", "a path", _parse_path),
     )

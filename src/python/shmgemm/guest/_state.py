@@ -10,11 +10,10 @@ import json
 import os
 import secrets
 import shutil
-import stat
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .._runtime import folder as runtime_folder
 from ..errors import ShmgemmError
 
 
@@ -42,20 +41,6 @@ class State:
 def console_text(console: Path) -> str:
     """What a guest has written to its console, without a terminal's carriage returns."""
     return console.read_bytes().decode(errors="replace").replace("\r", "")
-
-
-def runtime_folder() -> Path:
-    """The folder for guests, this user's alone."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.path.isdir(base):
-        folder = Path(base) / "shmgemm"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"shmgemm-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
-        raise ShmgemmError(f"{folder} is not a folder of this user's alone")
-    return folder
 
 
 def new_folder() -> Path:
