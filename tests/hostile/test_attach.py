@@ -1,4 +1,4 @@
-"""Two processes on one engine, on each engine: both are served, and neither takes the other along."""
+"""Two processes on one engine: both are served, and neither takes the other along."""
 
 from __future__ import annotations
 
@@ -101,18 +101,18 @@ def test_it_knows_what_the_engine_says() -> None:
             assert session.info(1)["model"] == owner.hardware.model
             assert product_is_right(session)
         assert shmgemm.current() is owner
-        with pytest.raises(ValueError, match="'train' has other hardware than tpu_v3: .*clock"):
+        with pytest.raises(ValueError, match=r"'train' has other hardware than tpu_v3: .*clock"):
             shmgemm.attach("train", hardware="tpu_v3")
         with shmgemm.attach("train", hardware="tpu_v4"):
             pass
 
 
 def test_hardware_of_no_preset(runtime_folder: Path) -> None:
-    with open_small(name="train", rows=64) as owner:
-        with shmgemm.attach(runtime_folder / "train.sock") as session:
-            assert session.hardware.parameters == owner.hardware.parameters
-            assert session.hardware.digest == owner.hardware.digest
-            assert session.hardware.name == "attached"
+    path = runtime_folder / "train.sock"
+    with open_small(name="train", rows=64) as owner, shmgemm.attach(path) as session:
+        assert session.hardware.parameters == owner.hardware.parameters
+        assert session.hardware.digest == owner.hardware.digest
+        assert session.hardware.name == "attached"
 
 
 def test_tensors_of_its_own_arena_and_the_profile() -> None:
@@ -121,10 +121,10 @@ def test_tensors_of_its_own_arena_and_the_profile() -> None:
         a, a_block = array(session.core, 8, 8)
         b, b_block = array(session.core, 8, 8)
         c, c_block = array(session.core, 8, 8)
-        mine, mine_block = array(owner.core, 8, 8)
+        _, owners_block = array(owner.core, 8, 8)
         a[:], b[:] = 1.0, 2.0
         assert session.core.contains(a_block.ptr, 256)
-        assert not session.core.contains(mine_block.ptr, 256)
+        assert not session.core.contains(owners_block.ptr, 256)
         session.core.set_profiling(True)
         rows = (8, 1)
         session.core.gemm(
@@ -165,7 +165,7 @@ def test_a_tensor_keeps_the_place_of_its_session() -> None:
 
 
 def test_names(runtime_folder: Path) -> None:
-    with pytest.raises(shmgemm.DeviceLost, match="no session 'train'.*no session with a name"):
+    with pytest.raises(shmgemm.DeviceLost, match=r"no session 'train'.*no session with a name"):
         shmgemm.attach("train")
     with open_small(name="train"), open_small(name="other"):
         with pytest.raises(shmgemm.DeviceLost, match=r"did you mean train\? .*: other, train"):
@@ -300,7 +300,7 @@ def test_the_owner_is_killed() -> None:
     assert read_line(child) == "open"
     with shmgemm.attach("train", strict=True) as session:
         assert product_is_right(session)
-        held, block = array(session.core, 10)
+        held, _block = array(session.core, 10)
         held[:] = 1.0
         kill(child)
 
