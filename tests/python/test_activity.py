@@ -188,3 +188,11 @@ def test_a_fresh_engines_ops_come_after_the_lost_ones() -> None:
     first = record([], 1, 1)
     second = replace(first, start_cycles=0, end_cycles=CYCLES, host_start_ns=10)
     assert [start for _, start in placed([second, first])] == [START, START + CYCLES]
+
+
+def test_overlapping_futures_come_in_the_order_in_which_they_started() -> None:
+    first = replace(record([], 1, 1), host_ns=100)
+    later = replace(first, start_cycles=START + CYCLES, end_cycles=START + 2 * CYCLES)
+    ops = [replace(later, host_start_ns=10), replace(first, host_start_ns=20)]
+    assert [start for _, start in placed(ops)] == [START, START + CYCLES]
+    assert [op.host_start_ns for op, _ in placed(ops)] == [20, 10]

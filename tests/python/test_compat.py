@@ -6,10 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
+
+import shmgemm  # noqa: E402
+from shmgemm.compat import device_batch_gemm  # noqa: E402
+from shmgemm.errors import Unsupported  # noqa: E402
 
 OLDER_SCRIPT = """
 import torch
@@ -77,3 +82,53 @@ def test_only_the_import_line_changes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # 3 products, 2 gradients; 10 steps of 2 forward products and 3 gradients (none for the input)
     assert done.stdout.strip() == "ops on the device: 55"
+
+
+def test_a_batch_has_its_results_in_order() -> None:
+    a, b, x = torch.randn(5, 7), torch.randn(7, 3, requires_grad=True), torch.randn(2, 4, 7)
+    weight, bias = torch.randn(6, 7), torch.randn(6)
+    with shmgemm.open(region=16 << 20, strict=True), shmgemm.profile() as prof:
+        products = device_batch_gemm(
+            [
+                {"type": "GEMM", "A": a, "B": b},
+                {"type": "LINEAR", "input": x, "weight": weight, "bias": bias},
+                {"type": "LINEAR", "input": x, "weight": weight},
+            ]
+        )
+        expected = [a @ b, x @ weight.T + bias, x @ weight.T]
+        for ours, theirs in zip(products, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        products[0].sum().backward()
+        torch.testing.assert_close(b.grad, a.T @ torch.ones(5, 3))
+    ops = prof.records[:3]
+    assert [op.name for op in ops] == ["gemm", "linear", "linear"]
+    assert [op.start_cycles for op in ops[1:]] == [op.end_cycles for op in ops[:-1]]
+
+
+def test_an_empty_batch_has_no_results() -> None:
+    assert device_batch_gemm([]) == []
+
+
+A, B = torch.ones(2, 3), torch.ones(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("product", "says"),
+    [
+        ({"type": "CONV", "A": A, "B": B}, "product 1, key 'type': got 'CONV'"),
+        ({"A": A, "B": B}, "product 1, key 'type': got None"),
+        ({"type": ["GEMM"], "A": A, "B": B}, "product 1, key 'type': got .'GEMM'."),
+        ({"type": "GEMM", "A": A}, "product 1, key 'B': got nothing"),
+        ({"type": "GEMM", "A": [1], "B": B}, "product 1, key 'A': got list"),
+        ({"type": "GEMM", "A": A, "B": B, "C": A}, "product 1, key 'C'"),
+        ({"type": "GEMM", "A": A, "B": B, "bias": A}, "product 1, key 'bias'"),
+        ({"type": "LINEAR", "input": A, "weight": A, "bias": 1}, "product 1, key 'bias': got int"),
+        ({"type": "LINEAR", "input": A, "weight": B}, "product 1: "),
+        ((A, B), "product 1: got tuple"),
+    ],
+)
+def test_a_batch_is_refused_before_anything_is_sent(product: Any, says: str) -> None:
+    with shmgemm.open(region=16 << 20) as session:
+        with pytest.raises(Unsupported, match=says):
+            device_batch_gemm([{"type": "GEMM", "A": A, "B": B}, product])
+        assert session.stats()["ops"] == 0

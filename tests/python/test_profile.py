@@ -565,5 +565,27 @@ def test_a_table_fits_80_columns_and_shows_every_group(ops: list[Record], by: st
     assert len(rows) == len(keys)
 
 
+def test_csv_and_trace_name_the_stream_and_counters_go_forward(device: Any, tmp_path: Path) -> None:
+    stream = shmgemm.Stream()
+    with shmgemm.profile() as prof:
+        product(5, 7, 9)
+        with shmgemm.stream(stream):
+            product(5, 7, 9)
+    assert [op.stream for op in prof.records] == [0, stream.number]
+    with prof.to_csv(tmp_path / "ops.csv").open(encoding="utf-8") as file:
+        assert [row["Stream"] for row in csv.DictReader(file)] == ["0", str(stream.number)]
+    first, second = prof.records
+    prof._records = [  # the host asked for the second one first, and waited for neither
+        replace(first, host_start_ns=20, host_ns=100),
+        replace(second, host_start_ns=10, host_ns=100),
+    ]
+    trace = json.loads(prof.to_chrome_trace(tmp_path / "trace.json").read_text())["traceEvents"]
+    ops = [event for event in trace if event["ph"] == "X" and event["pid"] == _trace.SIMULATED]
+    assert [event["args"].get("stream") for event in ops] == [None, stream.number]
+    for name in ("array use", "memory bandwidth"):
+        times = [event["ts"] for event in trace if event["ph"] == "C" and event["name"] == name]
+        assert times == sorted(times)
+
+
 def test_profile_is_the_function_even_after_its_module_was_imported() -> None:
     assert isinstance(shmgemm.profile(), Profile)

@@ -82,10 +82,14 @@ class Clock:
 
 
 def placed(records: Iterable[Record]) -> list[tuple[Record, int]]:
-    """One device's records, each with its start on the device's clock, in the order of the host."""
+    """One device's records, each with its start on the device's clock, in the order of these.
+
+    Products of several streams may start in another order than the host asked for them in.
+    """
     clock = Clock()
     ordered = sorted(records, key=lambda record: record.host_start_ns)
-    return [(record, clock.start_of(record)) for record in ordered]
+    starts = [(record, clock.start_of(record)) for record in ordered]
+    return sorted(starts, key=lambda one: one[1])
 
 
 def _average(record: Record) -> Stretch:

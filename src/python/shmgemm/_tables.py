@@ -168,6 +168,7 @@ _COLUMNS: dict[str, Callable[[Record], object]] = {
     "Dtype": lambda r: r.dtype,
     "Session": lambda r: r.session,
     "Device": lambda r: r.device,
+    "Stream": lambda r: r.stream,
     "Total Cycles": lambda r: r.cycles,
     "Stall Cycles": lambda r: r.memory_stall_cycles,
     "Overall Util %": lambda r: 100 * r.utilization,

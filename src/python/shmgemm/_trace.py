@@ -55,6 +55,7 @@ def _complete(record: Record, pid: int, tid: int, start_us: float, length_us: fl
             "dispatch cycles": record.dispatch_cycles,
             "utilization": record.utilization,
             "bytes copied": record.bytes_copied,
+            **({"stream": record.stream} if record.stream else {}),
         },
     }
 

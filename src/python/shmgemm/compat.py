@@ -1,9 +1,12 @@
 """The names that older device-GEMM scripts import; such a script changes its import line and runs.
 
-from shmgemm.compat import DeviceGEMM, DeviceLinear, device_gemm
+from shmgemm.compat import DeviceGEMM, DeviceLinear, device_batch_gemm, device_gemm
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 try:
     from torch import Tensor
@@ -14,10 +17,14 @@ except ModuleNotFoundError as error:
         "shmgemm.compat needs torch, which is not installed: pip install torch"
     ) from None
 
+from shmgemm._checks import check_gemm, check_linear
+from shmgemm.errors import Unsupported
 from shmgemm.nn import DeviceLinear
-from shmgemm.ops import gemm
+from shmgemm.ops import gemm, gemm_async, linear_async
 
-__all__ = ["DeviceGEMM", "DeviceLinear", "device_gemm"]
+__all__ = ["DeviceGEMM", "DeviceLinear", "device_batch_gemm", "device_gemm"]
+
+_OPERANDS = {"GEMM": ("A", "B"), "LINEAR": ("input", "weight")}
 
 
 def device_gemm(a: Tensor, b: Tensor) -> Tensor:
@@ -35,3 +42,46 @@ class DeviceGEMM:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return device_gemm(a, b)
+
+
+def device_batch_gemm(products: Iterable[Mapping[str, Any]]) -> list[Tensor]:
+    """Products of any shapes, sent together; their results in the same order.
+
+    Each is {"type": "GEMM", "A": A[..., M, K], "B": B[..., K, N]} or {"type": "LINEAR", "input":
+    input[..., K], "weight": weight[N, K], "bias": bias[N]}, the bias or None being optional.
+    Differentiable. Raises Unsupported, with the number of the product and the key, before anything
+    is sent.
+    """
+    sent = []
+    for kind, operands in [_checked(i, product) for i, product in enumerate(products)]:
+        sent.append(gemm_async(*operands) if kind == "GEMM" else linear_async(*operands))
+    return [future.result() for future in sent]
+
+
+def _checked(index: int, product: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    where = f"device_batch_gemm: product {index}"
+    if not isinstance(product, Mapping):
+        raise Unsupported(f"{where}: got {type(product).__name__}; expected a dict")
+    kind = product.get("type")
+    if kind not in ("GEMM", "LINEAR"):
+        raise Unsupported(f"{where}, key 'type': got {kind!r}; expected 'GEMM' or 'LINEAR'")
+    names = _OPERANDS[kind]
+    for key in product:
+        if key not in ("type", *names) and (kind, key) != ("LINEAR", "bias"):
+            raise Unsupported(f"{where}, key {key!r}: {kind} has {', '.join(map(repr, names))}")
+    for key in names:
+        if not isinstance(product.get(key), Tensor):
+            got = type(product[key]).__name__ if key in product else "nothing"
+            raise Unsupported(f"{where}, key {key!r}: got {got}; expected a tensor")
+    bias = product.get("bias")
+    if bias is not None and not isinstance(bias, Tensor):
+        raise Unsupported(f"{where}, key 'bias': got {type(bias).__name__}; expected a tensor")
+    operands = [product[key] for key in names]
+    try:
+        if kind == "GEMM":
+            check_gemm(operands[0], operands[1], None)
+            return kind, operands
+        check_linear(operands[0], operands[1], bias)
+    except Unsupported as error:
+        raise Unsupported(f"{where}: {error}") from None
+    return kind, [*operands, bias]

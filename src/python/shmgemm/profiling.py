@@ -83,6 +83,7 @@ class Record:
     host_start_ns: int  # steady clock
     host_ns: int
     clock_hz: int
+    stream: int = 0  # 0: the device's own
     timeline_data: bytes = field(default=b"", repr=False)  # packed: most are never looked at
 
     @property
@@ -176,6 +177,7 @@ def _record(op: OpRecord, session: int, clock_hz: int) -> Record:
         host_start_ns=op.host_start_ns,
         host_ns=op.host_ns,
         clock_hz=clock_hz,
+        stream=op.stream,
         timeline_data=op.timeline,
     )
 

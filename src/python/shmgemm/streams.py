@@ -42,7 +42,7 @@ class Stream:
 
     @property
     def number(self) -> int:
-        """As records carry it: a device's number for its own stream, from 256 on for others."""
+        """From 256 on, as records carry it; a device's number for its own, where those have 0."""
         return self._number
 
     def _open(self) -> _core.Session:
