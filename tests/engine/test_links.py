@@ -340,9 +340,13 @@ def test_answers_come_out_of_order(open_linked: Callable[..., Linked]) -> None:
 
 
 def test_operands_may_change_until_the_flush(linked: Linked) -> None:
+    """An op before it in its stream that has not ended holds its values back."""
     a, b, at, c = operands(linked, 16, 16, 16)
     with linked.link() as client:
-        client.submit(product(client, 1, *at, 16, 16, 16))
+        client.submit(
+            client.command(Op.COMPUTE, 2, args=(100,)),
+            product(client, 1, *at, 16, 16, 16),
+        )
         assert client.quiet()
         assert np.isnan(c).all()
         a[...] = 3.0
@@ -352,12 +356,13 @@ def test_operands_may_change_until_the_flush(linked: Linked) -> None:
 
 
 def test_operands_may_change_until_the_release(linked: Linked) -> None:
-    """Queued behind another op, with a release time: read when it starts and no earlier."""
+    """Behind an op that is under way when the flush returns: read when that has ended."""
     a, b, at, c = operands(linked, 16, 16, 16)
     with linked.link() as client:
         client.submit(
             client.command(Op.COMPUTE, 1, args=(10**9,)),
-            product(client, 2, *at, 16, 16, 16, after=1, release_cycles=10**9),
+            client.command(Op.COMPUTE, 5, args=(100,), after=1),
+            product(client, 2, *at, 16, 16, 16, after=5, release_cycles=10**9 + 100),
             client.command(Op.FLUSH, 3, after=1),
         )
         client.wait(3)
@@ -366,7 +371,7 @@ def test_operands_may_change_until_the_release(linked: Linked) -> None:
         a[...] = 5.0
         client.submit(client.command(Op.FLUSH, 4))
         client.wait(4)
-        assert client.completions[2].start_cycles == 10**9
+        assert client.completions[2].start_cycles == 10**9 + 100
     assert is_product(c, np.full((16, 16), 5.0, np.float32), b)
 
 
@@ -436,7 +441,10 @@ def test_what_a_vanished_link_had_queued_never_starts(linked: Linked) -> None:
     *_, at, c = operands(linked, 16, 16, 16)
     with linked.link() as other:
         vanishing = linked.link()
-        vanishing.submit(product(vanishing, 1, *at, 16, 16, 16))
+        vanishing.submit(
+            vanishing.command(Op.COMPUTE, 2, args=(100,)),
+            product(vanishing, 1, *at, 16, 16, 16),
+        )
         assert vanishing.quiet()
         vanishing.socket.close()
         time.sleep(0.3)

@@ -72,6 +72,9 @@ class PendingTensor(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.settled().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.settled().__deepcopy__(memo)  # type: ignore[no-untyped-call,no-any-return]
+
     __torch_function__ = _c._disabled_torch_function_impl
 
     @classmethod
