@@ -191,16 +191,24 @@ double Product::expected(std::uint32_t entry, std::uint32_t row, std::uint32_t c
   return sum;
 }
 
-bool Product::right() const {
+std::string Product::wrong() const {
   for (std::uint32_t entry = 0; entry < call_.batch; ++entry) {
     for (std::uint32_t i = 0; i < call_.m * call_.n; ++i) {
       const std::uint32_t row = i / call_.n, column = i % call_.n;
-      if (get(call_.c, call_.dtype_out, entry, row, column) != expected(entry, row, column)) {
-        return false;
-      }
+      const double got = get(call_.c, call_.dtype_out, entry, row, column);
+      const double sum = expected(entry, row, column);
+      if (got == sum) continue;
+      return ": element " + std::to_string(entry) + ", " + std::to_string(row) + ", " +
+             std::to_string(column) + " is " + std::to_string(got) + ", not " +
+             std::to_string(sum) + (call_.accumulate ? ", accumulated" : "") +
+             (call_.bias != nullptr ? ", with a bias" : "") +
+             (input_ != nullptr ? ", of another's C" : "") +
+             (call_.after.channel != nullptr ? ", after it by name" : "") +
+             (c_.block != nullptr ? "" : ", staged") + ", stream " + std::to_string(call_.stream) +
+             ", device " + std::to_string(call_.device);
     }
   }
-  return true;
+  return "";
 }
 
 }  // namespace stress

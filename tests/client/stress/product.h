@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "client/session.h"
@@ -37,10 +39,13 @@ class Product {
   shmgemm::GemmCall& call() { return call_; }
   const std::shared_ptr<Product>& input() const { return input_; }
   bool next_may_read() const;  // float32 that lies in the region, and no long chain
-  bool right() const;          // C is what a triple loop over A and B says
+  std::string wrong() const;   // where C is not what a triple loop over A and B says; else empty
 
-  std::shared_ptr<shmgemm::Future> future;  // set once, before another thread sees the product
-  bool lost = false;                        // of its own thread alone
+  const std::shared_ptr<shmgemm::Future>& future() const { return future_; }
+  // Before another thread sees it.
+  void set_future(std::shared_ptr<shmgemm::Future> future) { future_ = std::move(future); }
+
+  bool lost = false;  // of its own thread alone
 
  private:
   void draw_shape(Random& random);
@@ -55,6 +60,7 @@ class Product {
   std::vector<float> float_bias_;
   std::vector<double> before_;  // C's elements where it accumulates
   std::shared_ptr<Product> input_;
+  std::shared_ptr<shmgemm::Future> future_;  // the last, so that it goes before its operands do
 };
 
 }  // namespace stress

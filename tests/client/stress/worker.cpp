@@ -71,7 +71,7 @@ std::shared_ptr<Product> Worker::draw() {
       product->call().stream = input->call().stream;
       if (one_in(random_, 2)) {
         order(*product);
-        product->call().after = input->future->mark();
+        product->call().after = input->future()->mark();
       }
       return product;
     }
@@ -91,7 +91,7 @@ void Worker::order(Product& product) {
 
 void Worker::send_one() {
   const std::shared_ptr<Product> product = draw();
-  if (!survives(1, [&] { product->future = session_.gemm_async(product->call()); })) return;
+  if (!survives(1, [&] { product->set_future(session_.gemm_async(product->call())); })) return;
   open_.push_back(product);
   if (one_in(random_, 16)) shared_.board.show(random_, product);
 }
@@ -144,12 +144,15 @@ void Worker::profile_one() {
 void Worker::tend() {
   if (one_in(random_, 8)) touch_shown();
   if (!open_.empty() && one_in(random_, 2)) {
-    const std::size_t at = below(random_, open_.size());
+    // The newest is the one that the engine may not have yet.
+    const std::size_t at = one_in(random_, 2)
+                               ? open_.size() - 1
+                               : static_cast<std::size_t>(below(random_, open_.size()));
     const std::shared_ptr<Product> product = open_[at];
     const std::uint64_t kind = below(random_, 100);
-    if (kind < 40) product->future->done();
-    if (kind >= 40 && kind < 70) product->future->wait(1e-6 * double(below(random_, 200)));
-    if (kind >= 70 && kind < 75) product->future->cancel();
+    if (kind < 40) product->future()->done();
+    if (kind >= 40 && kind < 70) product->future()->wait(1e-6 * double(below(random_, 200)));
+    if (kind >= 70 && kind < 75) product->future()->cancel();
     if (kind >= 75 && kind < 80) ++counts_.dropped;
     if (kind >= 80) settle(product);
     if (kind >= 75) open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(at));
@@ -163,7 +166,7 @@ void Worker::tend() {
 void Worker::touch_shown() {
   const std::shared_ptr<Product> product = shared_.board.look(random_);
   if (product == nullptr) return;
-  Future& future = *product->future;
+  Future& future = *product->future();
   const std::uint32_t stream =
       shmgemm::kFirstStream + static_cast<std::uint32_t>(below(random_, kStreams));
   switch (below(random_, 8)) {
@@ -191,7 +194,7 @@ void Worker::touch_shown() {
 
 void Worker::settle(const std::shared_ptr<Product>& product) {
   try {
-    product->lost = !survives(1, [&] { product->future->result(); });
+    product->lost = !survives(1, [&] { product->future()->result(); });
     if (product->lost) return;
   } catch (const shmgemm::Cancelled&) {
     ++counts_.cancelled;
@@ -203,7 +206,8 @@ void Worker::settle(const std::shared_ptr<Product>& product) {
 
 void Worker::check(const Product& product) {
   if (!one_in(random_, kCheckOneIn)) return;
-  if (!product.right()) give_up("C is wrong: " + text_of(product.call()));
+  const std::string wrong = product.wrong();
+  if (!wrong.empty()) give_up("C is wrong: " + text_of(product.call()) + wrong);
   ++counts_.checked;
 }
 
