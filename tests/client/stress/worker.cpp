@@ -194,14 +194,32 @@ void Worker::touch_shown() {
 
 void Worker::settle(const std::shared_ptr<Product>& product) {
   try {
-    product->lost = !survives(1, [&] { product->future()->result(); });
+    shmgemm_completion completion{};
+    product->lost = !survives(1, [&] { completion = product->future()->result(); });
     if (product->lost) return;
+    if (product->input() != nullptr) check_order(*product, completion);
   } catch (const shmgemm::Cancelled&) {
     ++counts_.cancelled;
     return;
   }
   ++counts_.products;
   if (product->input() == nullptr || !product->input()->lost) check(*product);
+}
+
+// It started when its input had ended, where an engine has seen both.
+void Worker::check_order(const Product& product, const shmgemm_completion& completion) {
+  Future& input = *product.input()->future();
+  const shmgemm::StreamMark before = input.mark(), mark = product.future()->mark();
+  if (before.channel == mark.channel && before.generation != mark.generation) return;
+  try {
+    const std::uint64_t end = input.result().end_cycles;
+    if (completion.start_cycles >= end) return;
+    give_up("out of order: " + text_of(product.call()) + " started at cycle " +
+            std::to_string(completion.start_cycles) + ", and its input ended at " +
+            std::to_string(end));
+  } catch (const shmgemm::DeviceLost&) {
+  } catch (const shmgemm::Cancelled&) {
+  }
 }
 
 void Worker::check(const Product& product) {

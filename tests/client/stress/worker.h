@@ -31,6 +31,7 @@ class Worker {
   void tend();
   void touch_shown();
   void settle(const std::shared_ptr<Product>& product);
+  void check_order(const Product& product, const shmgemm_completion& completion);
   void check(const Product& product);
   template <typename Function>
   bool survives(std::uint64_t ops, const Function& function);
