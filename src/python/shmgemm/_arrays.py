@@ -181,7 +181,7 @@ def _product(
     except ShmgemmError as error:
         fallen = rescue(error)
         return Future(None, fallen if finish is None else finish(fallen))
-    return Future(Together(parts), result, rescue, finish)
+    return Future(Together(parts, (a, b, bias, result)), result, rescue, finish)
 
 
 def _wrapped_dtype(code: int, dtype: object) -> Any:
