@@ -21,7 +21,7 @@ class Sent(Protocol):
 
 
 class Together:
-    """Several products that are one result; `held`, whose memory the device uses, goes after them."""
+    """Several products that are one result; `held` has the memory they use, and outlives them."""
 
     def __init__(self, parts: Iterable[Sent], held: tuple[object, ...]) -> None:
         self._parts = list(parts)
