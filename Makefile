@@ -7,6 +7,7 @@ help:
 	@echo "make test       lint, C++ tests, ThreadSanitizer, ASan+UBSan, fuzzers, pytest"
 	@echo "make test-fast  the same without sanitizers and fuzzers"
 	@echo "make test-kernel  the Linux driver's stress under KASAN, lockdep, kmemleak (first: builds that kernel)"
+	@echo "make stress     a million async ops, engines killed meanwhile, under ASan+UBSan"
 	@echo "make lint       ruff, mypy --strict, clang-format"
 	@echo "make bench      C++ microbenchmarks, shmgemm bench, pytest bench/"
 	@echo "make clean      remove what was built (distclean: also .venv)"
@@ -22,6 +23,9 @@ test-fast: .venv/.shmgemm .venv/.test
 
 test-kernel: .venv/.shmgemm
 	.venv/bin/python tools/test_kernel.py
+
+stress: .venv/.test
+	tools/stress.sh
 
 lint: .venv/.test
 	tools/lint.sh
@@ -49,4 +53,4 @@ distclean: clean
 	tools/setup-venv.sh test
 	@touch $@
 
-.PHONY: help run test test-fast test-kernel lint bench clean distclean
+.PHONY: help run test test-fast test-kernel stress lint bench clean distclean

@@ -122,7 +122,8 @@ class Block {
 };
 
 // The result of a product that was sent without waiting for it. Its operands must not change, and C
-// must not be used, before it is there. Dropped, the product goes on, and is counted.
+// must not be used, before it is there; blocks that they lie in must not go before the future does,
+// which keeps them where it is dropped or cancelled: the product goes on, and is counted.
 class Future {
  public:
   virtual ~Future() = default;

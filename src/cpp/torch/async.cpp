@@ -21,7 +21,7 @@ constexpr std::uint64_t kAlign = SHMGEMM_BLOCK_ALIGN;
 class Sent {
  public:
   Sent(std::shared_ptr<Future> future, at::Tensor a, at::Tensor b, at::Tensor bias)
-      : future_(std::move(future)), a_(std::move(a)), b_(std::move(b)), bias_(std::move(bias)) {}
+      : a_(std::move(a)), b_(std::move(b)), bias_(std::move(bias)), future_(std::move(future)) {}
 
   bool done() {
     return call([&] { return future_->done(); });
@@ -48,8 +48,8 @@ class Sent {
     }
   }
 
-  std::shared_ptr<Future> future_;
   at::Tensor a_, b_, bias_;
+  std::shared_ptr<Future> future_;  // the last: dropped, it keeps the blocks that are still there
 };
 
 // (what is under way, the tensor that will hold it)

@@ -174,7 +174,8 @@ class _Product:
             sent = None
             if calls:
                 session = _core.current_session()
-                sent = Together([session.gemm_async(call) for call in calls])
+                parts = [session.gemm_async(call) for call in calls]
+                sent = Together(parts, (self.a, self.b, self.bias, result))
         except ShmgemmError as error:
             result, sent = self.rescue(error), None
         if sent is None:

@@ -182,21 +182,13 @@ def _send_linear(
     return _send(calls, session, (input, weight))
 
 
-class _Holding(Together):
-    """Keeps the tensors whose memory the device reads."""
-
-    def __init__(self, parts: list[Sent], held: tuple[Any, ...]) -> None:
-        super().__init__(parts)
-        self._held = held
-
-
 def _send(
     calls: _kernels.Calls, session: _core.Session, operands: tuple[Tensor, ...]
 ) -> tuple[Sent | None, Tensor]:
     if not calls.calls:
         return None, calls.result
     parts: list[Sent] = [session.gemm_async(call) for call in calls.calls]
-    return _Holding(parts, (*operands, calls.held, calls.result)), calls.result
+    return Together(parts, (*operands, calls.held, calls.result)), calls.result
 
 
 def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:

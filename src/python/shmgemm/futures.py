@@ -23,10 +23,15 @@ class Sent(Protocol):
 
 
 class Together:
-    """Several products that are one result."""
+    """Several products that are one result; `held` has the memory they use, and outlives them."""
 
-    def __init__(self, parts: Iterable[Sent]) -> None:
+    def __init__(self, parts: Iterable[Sent], held: tuple[object, ...]) -> None:
         self._parts = list(parts)
+        self._held = held
+
+    def __del__(self) -> None:
+        # Dropped, a product keeps the blocks that are still there.
+        self._parts.clear()
 
     def done(self) -> bool:
         return all(part.done() for part in self._parts)
