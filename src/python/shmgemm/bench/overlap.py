@@ -36,7 +36,8 @@ def rows(quick: bool = False) -> Iterator[Row]:
     """The pipeline's rows of [async]."""
     progress("async: pipelined staging beside blocking, and beside operands in the region")
     with shmgemm.open(strict=True, threads=1, region=_REGION) as session, torch.inference_mode():
-        blocking, outside = Branches(), [torch.randn(ROWS, FEATURES) for _ in range(BRANCHES)]
+        blocking: nn.Module = Branches()
+        outside = [torch.randn(ROWS, FEATURES) for _ in range(BRANCHES)]
         exact = blocking.double()([x.double() for x in outside])
         blocking.float()
         pipelined = deepcopy(blocking)
