@@ -55,8 +55,6 @@ def _add_compare(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--check",
         action="store_true",
         help="exit 1 where a row got worse by more than 10 %%",
-            "%", "%%"
-        ),
     )
     parser.set_defaults(func=run_compare)
 

@@ -57,5 +57,5 @@ def sizes(points: Sequence[Point], path: str | Path) -> Path:
     axes.set_ylabel("time of one blocking call, median")
     axes.set_title("Time of a square product by its size", loc="left")
     _style.plain(axes)
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower right", frameon=False)
     return _style.save(figure, path)
