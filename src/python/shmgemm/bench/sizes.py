@@ -118,7 +118,7 @@ def _point(
     samples = max(3, min(300, int(1e9 / size**3)))
     rounds, samples = (1, max(2, samples // 20)) if quick else (5, samples)
     taken = interleaved({name: multiply}, rounds=rounds, samples=samples, warm=1)[name]
-    return Point(name, size, taken.p50 * 1e6, taken.p99 * 1e6)
+    return Point(name, size, *(round(seconds * 1e6, 3) for seconds in (taken.p50, taken.p99)))
 
 
 def write_csv(points: Sequence[Point], path: Path) -> Path:

@@ -53,7 +53,7 @@ def sizes(points: Sequence[Point], path: str | Path) -> Path:
     axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(_time_text))
-    axes.set_xlabel("size n of a product n^3, float32")
+    axes.set_xlabel("n, for products of two n by n matrices of float32")
     axes.set_ylabel("time of one blocking call, median")
     axes.set_title("Time of a square product by its size", loc="left")
     _style.plain(axes)
