@@ -6,7 +6,7 @@ region. The engine computes on one thread, so that it and the client have a CPU 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import torch
@@ -38,13 +38,12 @@ def rows(quick: bool = False) -> Iterator[Row]:
     with shmgemm.open(strict=True, threads=1, region=_REGION) as session, torch.inference_mode():
         blocking: nn.Module = Branches()
         outside = [torch.randn(ROWS, FEATURES) for _ in range(BRANCHES)]
-        exact = blocking.double()([x.double() for x in outside])
-        blocking.float()
+        exact = deepcopy(blocking).double()([x.double() for x in outside])
         pipelined = deepcopy(blocking)
         shmgemm.offload_(blocking)
         shmgemm.offload_(pipelined, pipeline=True)
         inside = [shmgemm.to_region(x) for x in outside]
-        calls = {
+        calls: dict[str, Callable[[], list[Tensor]]] = {
             "blocking": lambda: blocking(outside),
             "pipelined": lambda: pipelined(outside),
             "in region": lambda: blocking(inside),
