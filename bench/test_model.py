@@ -42,3 +42,15 @@ def test_offloaded(minilm: Any, timed: Any, benchmark: Any) -> None:
     torch.testing.assert_close(result, expected, rtol=0, atol=_minilm.TOLERANCE)
     assert benchmark.extra_info["simulated_cycles"] > 0
     assert benchmark.extra_info["ops"] >= 36
+
+
+def test_pipelined(minilm: Any, timed: Any, benchmark: Any) -> None:
+    model, inputs, expected = minilm
+    shmgemm.offload_(model, pipeline=True)
+    try:
+        with torch.inference_mode():
+            result = timed(lambda: model(**inputs)).last_hidden_state
+    finally:
+        shmgemm.restore_(model)
+    torch.testing.assert_close(result, expected, rtol=0, atol=_minilm.TOLERANCE)
+    assert benchmark.extra_info["ops"] >= 36

@@ -9,7 +9,7 @@ cmake -S . -B build/bench -G Ninja -DSHMGEMM_BENCH=ON -DSHMGEMM_PYTHON=OFF >buil
   { cat build/bench-configure.log; exit 1; }
 ninja -C build/bench --quiet shmgemm-microbench
 build/bench/bench/shmgemm-microbench
-for what in latency gemm staging model timing; do
+for what in latency gemm staging async model timing; do
   echo "== shmgemm bench $what"
   shmgemm bench $what
 done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import operator
 import re
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmgemm import _core, hardware
-from shmgemm.bench import baseline, harness, status, timing
+from shmgemm.bench import baseline, compare, harness, status, suite, timing
 from shmgemm.cli import main
 
 NUMBER_OR_NULL = {"type": ["number", "null"]}
@@ -34,7 +35,33 @@ ROW = {
 SHAPE = {"type": "object", "additionalProperties": False}
 ROWS = {"type": "array", "items": {**SHAPE, "required": list(ROW), "properties": ROW}}
 SCHEMA = {**SHAPE, "required": ["rows"], "properties": {"rows": ROWS}}
-BENCHES = ("latency", "gemm", "staging", "model", "timing")
+BENCHES = ("latency", "gemm", "staging", "async", "model", "timing")
+FACTS = {
+    "version": {"type": "string"},
+    "preset": {"type": "string"},
+    "preset_hash": {"type": "string", "pattern": "^[0-9a-f]{12}$"},
+    "machine": {
+        **SHAPE,
+        "required": ["cpu", "cpus", "engine", "torch"],
+        "properties": {
+            "cpu": {"type": "string", "minLength": 1},
+            "cpus": {"type": "integer", "minimum": 1},
+            "engine": {"enum": ["embedded", "sst"]},
+            "torch": {"type": ["string", "null"]},
+        },
+    },
+    "left_out": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+NAMED_ROW = {"bench": {"type": "string"}, **ROW}
+NAMED_ROWS = {
+    "type": "array",
+    "items": {**SHAPE, "required": list(NAMED_ROW), "properties": NAMED_ROW},
+}
+ALL_SCHEMA = {
+    **SHAPE,
+    "required": [*FACTS, "rows"],
+    "properties": {**FACTS, "rows": NAMED_ROWS},
+}
 
 
 def spec(*goals: str) -> harness.Spec:
@@ -171,7 +198,7 @@ def test_check_fails_on_a_miss_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if bench in ("gemm", "staging", "model"):
+    if bench in ("gemm", "staging", "async", "model"):
         pytest.importorskip("torch")
     asked: list[bool] = []
 
@@ -179,7 +206,8 @@ def test_check_fails_on_a_miss_alone(
         asked.append(quick)
         return [spec("p50 <= 1").row(value), spec().row(3.0)]
 
-    monkeypatch.setattr(f"shmgemm.bench.{bench}.run", run)
+    module = "asynchronous" if bench == "async" else bench
+    monkeypatch.setattr(f"shmgemm.bench.{module}.run", run)
     assert main(["bench", bench, "--quick", *options]) == code
     assert asked == [True]
     output = capsys.readouterr()
@@ -319,3 +347,250 @@ def test_baseline_server_ends_with_its_client() -> None:
         server = opened._server
         assert server.poll() is None
     assert server.returncode == 0
+
+
+def report(*rows: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    return {**facts, "rows": list(rows)}
+
+
+def entry(name: str, p50: float, **more: Any) -> dict[str, Any]:
+    given = {"bench": "latency", "name": name, "p50": p50, "p99": None, "unit": "us"}
+    return {**given, "floor_name": None, "floor": None, "ratio": None, "goal": None} | more
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        (entry("r", 10), entry("r", 10.9), "same"),
+        (entry("r", 10), entry("r", 11.1), "worse"),
+        (entry("r", 10), entry("r", 8), "better"),
+        (entry("r", 10, unit="M/s"), entry("r", 8, unit="M/s"), "worse"),
+        (entry("r", 10, unit="M/s"), entry("r", 12, unit="M/s"), "better"),
+        (entry("r", 10, unit="furlongs"), entry("r", 20, unit="furlongs"), ""),
+        (entry("r", 10, goal="p50 >= 5"), entry("r", 20, goal="p50 >= 5"), "better"),
+        (entry("r", 10, unit="1/s", goal="p50 <= 5"), entry("r", 20, unit="1/s"), "better"),
+        (entry("r", 0), entry("r", 0), "same"),
+        (entry("r", 0), entry("r", 3), "worse"),
+        # slower, but so was the floor
+        (entry("r", 10, floor=5, ratio=2.0), entry("r", 40, floor=20, ratio=2.0), "same"),
+        (entry("r", 10, floor=5, ratio=2.0), entry("r", 10, floor=4, ratio=2.5), "worse"),
+        # a floor on one side alone says nothing
+        (entry("r", 10, floor=5, ratio=2.0), entry("r", 10), "same"),
+    ],
+)
+def test_compare_goes_by_each_rows_direction(
+    a: dict[str, Any], b: dict[str, Any], verdict: str
+) -> None:
+    (change,) = compare.compare(report(a), report(b))["changes"]
+    assert change.verdict == verdict
+    both = a["ratio"] is not None and b["ratio"] is not None
+    key = "ratio" if both else "p50"
+    assert (change.by, change.a, change.b) == (key, a[key], b[key])
+
+
+def test_compare_lists_what_is_missing_and_what_else_differs() -> None:
+    machine = {"cpu": "a", "cpus": 2, "engine": "embedded", "torch": "2"}
+    a = report(entry("both", 1), entry("old", 1), version="1", machine=machine)
+    b = report(entry("new", 1), entry("both", 1), version="2", machine=machine | {"cpu": "b"})
+    found = compare.compare(a, b)
+    assert [change.name for change in found["changes"]] == ["both"]
+    assert (found["only_a"], found["only_b"]) == (["latency: old"], ["latency: new"])
+    assert found["facts"] == {"version": ["1", "2"], "cpu": ["a", "b"]}
+    text = "\n".join(compare.table(found))
+    assert all(word in text for word in ("only in A:", "latency: old", "latency: new", "not alike"))
+
+
+def test_compare_of_a_report_with_itself_changes_nothing() -> None:
+    rows = [spec("p50 <= 1").row(2.0, 3.0, 4.0), replace(spec(), name="other").row(0.0)]
+    one = json.loads(harness.to_json(rows))
+    found = compare.compare(one, one)
+    assert [change.verdict for change in found["changes"]] == ["same", "same"]
+    assert not found["only_a"] + found["only_b"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("p50", "check", "code"), [(2.0, True, 1), (2.0, False, 0), (1.0, True, 0)]
+)
+def test_compare_fails_where_a_row_got_worse(
+    p50: float,
+    check: bool,
+    code: int,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("a", 1.0), ("b", p50)):
+        (tmp_path / name).write_text(json.dumps(report(entry("some row", value))))
+    words = ["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b"), *options]
+    assert main([*words, *["--check"] * check]) == code
+    output = capsys.readouterr()
+    assert ("worse: some row" in output.err) == (p50 > 1)
+    if options:
+        assert json.loads(output.out)["changes"][0]["b_to_a"] == p50
+    else:
+        assert ("worse" in output.out) == (p50 > 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no JSON"),
+        ("[]", "no list `rows`"),
+        ("{}", "no list `rows`"),
+        ('{"rows": [3]}', "row 1: got int"),
+        ('{"rows": [{"name": "x", "unit": "us", "p50": "fast"}]}', "`p50` is 'fast'"),
+        ('{"rows": [{"name": "x", "unit": "us", "p50": NaN}]}', "`p50` is nan"),
+        ('{"rows": [{"unit": "us", "p50": 1}]}', "`name` is None"),
+        ('{"rows": [{"name": "x", "unit": "us", "p50": 1, "ratio": "2"}]}', "`ratio` is '2'"),
+        ('{"rows": [{"name": "x", "unit": "us", "p50": 1, "goal": 2}]}', "`goal` is 2"),
+    ],
+)
+def test_what_is_no_report_is_named(
+    text: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(text)
+    assert main(["bench", "compare", str(file), str(file)]) == 2
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert complaint in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_report_that_is_not_there_or_binary_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "compare", str(tmp_path / "none.json"), "x"]) == 1
+    assert "none.json" in capsys.readouterr().err
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x01")
+    assert main(["bench", "compare", str(tmp_path / "bytes"), "x"]) == 2
+    assert "no JSON" in capsys.readouterr().err
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool, bool]]:
+    """Every bench has one row that misses its goal, the model's package is missing."""
+    asked: list[tuple[str, str, bool, bool]] = []
+
+    def bench(what: str, engine: str, guest: bool) -> suite.Run:
+        def run(quick: bool) -> list[harness.Row]:
+            asked.append((what, engine, guest, quick))
+            if what == "model":
+                raise ImportError("install it")
+            return [spec("p50 <= 1").row(2.0)]
+
+        return run
+
+    monkeypatch.setattr(suite, "bench", bench)
+    return asked
+
+
+def test_all_runs_every_bench_into_one_object(
+    faked: list[tuple[str, str, bool, bool]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "all", "--json", "--quick"]) == 0
+    output = capsys.readouterr()
+    found = json.loads(output.out)
+    jsonschema.validate(found, ALL_SCHEMA)
+    assert [row["bench"] for row in found["rows"]] == [b for b in BENCHES if b != "model"]
+    assert found["left_out"] == {"model": "install it"}
+    assert (found["preset"], found["preset_hash"]) == (
+        hardware.load(None).name,
+        hardware.load(None).digest,
+    )
+    assert [what for what, *_ in faked] == list(BENCHES)
+    assert all(rest == ["embedded", False, True] for _, *rest in faked)
+    assert "bench latency: 1 of 6" in output.err
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--engine", "sst"], ["latency"]),
+        (["--engine", "sst", "--guest"], ["latency", "guest"]),
+        (["--guest"], [*(b for b in BENCHES if b != "model"), "guest"]),
+    ],
+)
+def test_all_runs_what_is_there(
+    options: list[str],
+    names: list[str],
+    faked: list[tuple[str, str, bool, bool]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "all", *options, "--check"]) == 1
+    output = capsys.readouterr()
+    heads = [line[3:] for line in output.out.splitlines() if line.startswith("== ")]
+    assert heads == names
+    assert output.err.count("missed: a row") == len(names)
+    assert any(guest for *_, guest, _ in faked) == ("--guest" in options)
+
+
+def test_every_row_of_a_goal_has_a_known_direction() -> None:
+    for bench in (*BENCHES, "sst", "guest"):
+        for row in harness.specs(bench).values():
+            told = {"unit": row.unit, "goal": ", ".join(map(str, row.goals))}
+            assert compare.more_is_better(told) is not None, row.name
+
+
+def test_hidden_share() -> None:
+    pytest.importorskip("torch")
+    from shmgemm.bench import overlap
+
+    assert overlap.hidden_share(10.0, 6.0, 5.0) == 0.8
+    assert overlap.hidden_share(10.0, 12.0, 5.0) < 0
+    assert overlap.hidden_share(5.0, 5.0, 5.0) == 0
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_at_depth_gives_the_last_results(depth: int) -> None:
+    torch = pytest.importorskip("torch")
+    import shmgemm
+    from shmgemm.bench import asynchronous
+
+    with shmgemm.open(strict=True, region=32 << 20), torch.no_grad():
+        a, b = torch.randn(4, 8), torch.randn(8, 16)
+        results = asynchronous.at_depth(a, b, depth, 20)
+    assert len(results) == depth
+    for result in results:
+        torch.testing.assert_close(result, a @ b)
+
+
+@pytest.fixture
+def few_sizes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`bench plot` with torch and the embedded engine alone, up to 16^3."""
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    from shmgemm.bench import sizes
+
+    every = sizes.series(False)
+    few = {name: every[name] for name in list(every)[:2]}
+    monkeypatch.setattr(sizes, "series", lambda guest: few)
+    monkeypatch.setattr(sizes, "QUICK_SIZES", (8, 16))
+    return sizes
+
+
+def test_plot_writes_picture_and_csv(few_sizes: Any, tmp_path: Path) -> None:
+    out = tmp_path / "sizes.png"
+    assert main(["bench", "plot", str(out), "--quick"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "sizes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["series", "size", "p50_us", "p99_us"]
+    assert [(row["series"], row["size"]) for row in rows] == [
+        (name, size) for name in few_sizes.series(False) for size in ("8", "16")
+    ]
+    assert all(float(row["p99_us"]) >= float(row["p50_us"]) > 0 for row in rows)
+
+
+def test_plot_refuses_what_it_cannot_write_before_it_measures(
+    few_sizes: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(few_sizes, "measure", lambda *_: pytest.fail("it measured"))
+    assert main(["bench", "plot", str(tmp_path / "sizes.doc")]) == 2
+    assert "png" in capsys.readouterr().err
+    assert main(["bench", "plot", str(tmp_path / "none" / "sizes.png")]) == 1
+    assert "no folder" in capsys.readouterr().err
