@@ -494,7 +494,7 @@ def test_random_queues(connected: Driver, engine: Engine, seed: int) -> None:
 BAD_HELLOS = {
     "no shmgemm engine": {"magic": 1},
     "no shmgemm engine ": {"role": link.QEMU},
-    "ABI 2.5, this device 1.0": {"abi_major": 2, "abi_minor": 5},
+    f"ABI 2.5, this device 1.{abi.ABI_MINOR}": {"abi_major": 2, "abi_minor": 5},
     "index=0, but the engine has 0 device": {"devices": 0},
 }
 
