@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer, model = load(folder)
         inputs = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
         plain = model(**inputs)
-        offload_(model)
+        offload_(model, placement="round_robin", pipeline=session.devices > 1)
         layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
         rows, tokens = inputs["input_ids"].shape
         print(

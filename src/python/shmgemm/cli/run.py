@@ -27,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "run",
         help="run a model, or your own script, with its linear layers on the simulated device",
         usage="shmgemm run [options] minilm | SCRIPT.py [script arguments ...]",
-        description="minilm is a sentence encoder from PyPI. A script runs unmodified; options for"
+        description="minilm is a sentence encoder from PyPI; with several --devices its layers take"
+        " turns on them, pipelined. A script runs unmodified; options for"
         " shmgemm stand before its name, what follows is the script's.",
     )
     _add_options(parser)
