@@ -285,10 +285,10 @@ def check_late_operand(session: shmgemm.Session, relay: Relay) -> None:
     compute.arg[0] = 100
     held = session.core.submit_raw(bytes(compute))
     first = session.core.submit_raw(bytes(command))
-    rest = [session.core.submit_raw(bytes(abi.Command(op=abi.Op.NOOP))) for _ in range(63)]
+    rest = [session.core.submit_raw(bytes(abi.Command(op=abi.Op.NOOP))) for _ in range(62)]
     deadline = time.monotonic() + READY_S
-    while relay.to_engine < before + 65 * COMMAND_BYTES:
-        assert time.monotonic() < deadline, "65 unflushed commands travel to the engine"
+    while relay.to_engine < before + 64 * COMMAND_BYTES:
+        assert time.monotonic() < deadline, "64 unflushed commands travel to the engine"
         time.sleep(0.01)
     a.fill_(2.0)
     for identity in (*rest, held, first):
