@@ -193,14 +193,17 @@ def _send(
 
 def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
     check_sim_device(sim_device)
-    for a, b in pairs:  # before the first is sent
-        check_gemm(a, b, None)
-    if not is_plain(*(tensor for pair in pairs for tensor in pair)):
+    tensors = [tensor for pair in pairs for tensor in pair]
+    if not is_plain(*tensors):
+        for a, b in pairs:  # before the first is sent
+            check_gemm(a, b, None)
         return [gemm_op(a, b, sim_device=sim_device) for a, b in pairs]
     try:
         results = _send_together(extension, pairs, sim_device)
     except ShmgemmError as error:
         results = [_after_error(error, a, b, None) for a, b in pairs]
+    if not needs_grad(*tensors):
+        return results
     return [
         _gradients.attach_gemm(a, b, None, sim_device, result) if needs_grad(a, b) else result
         for (a, b), result in zip(pairs, results, strict=True)
@@ -215,6 +218,8 @@ def _send_together(
         results: list[Tensor] | None = extension.batch(pairs, sim_device)
         if results is not None:
             return results
+    for a, b in pairs:  # before the first is sent
+        check_gemm(a, b, None)
     each = [_kernels.gemm_calls(session, a, b, None, sim_device) for a, b in pairs]
     together = [call for product in each for call in product.calls]
     if together:
