@@ -99,9 +99,10 @@ class Session:
 
         Other threads that computed on it get SessionClosed from their op, or from their next one.
         """
-        if _core.current_session_or_none() is self.core:
+        was_current = _core.current_session_or_none() is self.core
+        self._end()  # first: who finds no current session looks whether its own was closed
+        if was_current and _core.current_session_or_none() is None:
             _make_current(None)
-        self._end()
 
     def _end(self) -> None:
         self.core.close()
