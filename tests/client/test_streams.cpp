@@ -5,9 +5,9 @@
 
 namespace {
 
+using shmgemm::StreamMark;
 using shmgemm::client::Channel;
 using shmgemm::client::Heap;
-using shmgemm::client::SentOp;
 using shmgemm::client::Streams;
 
 class StreamsTest : public testing::Test {
@@ -34,7 +34,7 @@ TEST_F(StreamsTest, TheEngineKeepsTheOrderWithinAChannel) {
 TEST_F(StreamsTest, AWaitHoldsForTheNextOpAlone) {
   streams.wait(2, {&here, 5});
   streams.wait(2, {&here, 6});
-  streams.wait(2, SentOp{});  // a mark in a stream in which nothing was sent
+  streams.wait(2, StreamMark{});  // a mark in a stream in which nothing was sent
   EXPECT_TRUE(streams.take_dependencies(1, here).empty());
   const auto waits = streams.take_dependencies(2, here);
   ASSERT_EQ(waits.size(), 2u);

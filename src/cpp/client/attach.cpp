@@ -78,6 +78,10 @@ void Attachment::greet(Deadline deadline) {
     throw_protocol("a HELLO of ABI version " + std::to_string(hello_.abi_major) +
                    ", this build speaks " + std::to_string(SHMGEMM_ABI_MAJOR));
   }
+  if (hello_.devices < 1 || hello_.devices > 255) {
+    throw_protocol("a HELLO with " + std::to_string(hello_.devices) +
+                   " devices, 1 to 255 expected,");
+  }
 }
 
 // The descriptor is the region's from here on, whatever comes.

@@ -116,7 +116,7 @@ struct Part {
 class SentProduct final : public Future {
  public:
   SentProduct(std::shared_ptr<Session> session, SessionImpl& impl,
-              std::shared_ptr<client::InFlight> product, client::SentOp op)
+              std::shared_ptr<client::InFlight> product, StreamMark op)
       : session_(std::move(session)),
         impl_(impl),
         expect_(client::macs_of(product->call()) > kLongMacs ? region::Expect::kLong
@@ -128,7 +128,7 @@ class SentProduct final : public Future {
   bool done() override;
   bool wait(double timeout_s) override;
   shmgemm_completion result() override;
-  StreamMark mark() const override { return {op_.channel, op_.id, op_.generation}; }
+  StreamMark mark() const override { return op_; }
   bool cancel() override;
 
  private:
@@ -138,7 +138,7 @@ class SentProduct final : public Future {
   SessionImpl& impl_;
   const region::Expect expect_;
   std::shared_ptr<client::InFlight> product_;  // until it is over
-  const client::SentOp op_;
+  const StreamMark op_;
   std::mutex mutex_;
   std::atomic<bool> over_{false};
   shmgemm_completion completion_{};
@@ -215,7 +215,7 @@ class SessionImpl {
   }
 
   shmgemm_completion gemm(const GemmCall& call);
-  client::SentOp send(client::InFlight& product);
+  StreamMark send(client::InFlight& product);
   std::vector<shmgemm_completion> gemm_batch(const std::vector<GemmCall>& calls);
   void check_product(const GemmCall& call) const;
   // C holds what a completed product says, or its refusal is thrown. The completion is made the
@@ -249,7 +249,7 @@ class SessionImpl {
     return std::max(wanted, now_.load(std::memory_order_relaxed));
   }
   void waited_for(const shmgemm_completion& completion);
-  std::uint32_t generation_of(const void* channel) const;
+  std::uint32_t generation_of(const Channel* channel) const;
   shmgemm_command for_engine(shmgemm_command command) const;
   shmgemm_command command_of(const client::InFlight& product);
   void keep_order(shmgemm_command& command, const StreamMark& after);
@@ -282,7 +282,7 @@ void SessionImpl::waited_for(const shmgemm_completion& completion) {
 }
 
 // Of the engine behind a channel now.
-std::uint32_t SessionImpl::generation_of(const void* channel) const {
+std::uint32_t SessionImpl::generation_of(const Channel* channel) const {
   for (const auto& lane : lanes_) {
     if (&lane->channel() == channel) return lane->generation();
   }
@@ -372,9 +372,9 @@ void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) 
     if (after.generation != generation_of(after.channel)) {
       throw DeviceLost("the product that this one waits for was lost with its engine");
     }
-    inputs.push_back({static_cast<Channel*>(after.channel), after.id, after.generation});
+    inputs.push_back(after);
   }
-  for (const client::SentOp& op : inputs) {
+  for (const StreamMark& op : inputs) {
     if (op.channel != &channel) {  // no engine knows of another's ops: wait for it here
       op.channel->await(op.id, Channel::kNoDeadline, region::Expect::kShort);
       command.release_cycles = std::max(command.release_cycles, op.channel->end_cycles(op.id));
@@ -416,14 +416,14 @@ void SessionImpl::settle(client::InFlight& product, shmgemm_completion& completi
   product.finish(completion);
 }
 
-client::SentOp SessionImpl::send(client::InFlight& product) {
+StreamMark SessionImpl::send(client::InFlight& product) {
   const shmgemm_command command = command_of(product);
   Lane& lane = lane_of(command.device);
   const std::uint32_t generation = lane.generation();
   try {
-    const client::SentOp op{&lane.channel(),
-                            lane.channel().submit(for_engine(command), false, Channel::kNoDeadline),
-                            generation};
+    const StreamMark op{&lane.channel(),
+                        lane.channel().submit(for_engine(command), false, Channel::kNoDeadline),
+                        generation};
     streams_.sent(command.stream, op);
     return op;
   } catch (const Closed&) {
@@ -665,7 +665,7 @@ std::shared_ptr<Future> Session::gemm_async(const GemmCall& call) {
   impl_->check_product(call);
   if (impl_->inline_only()) return std::make_shared<DoneProduct>(impl_->gemm(call));
   auto product = std::make_shared<client::InFlight>(impl_->heap(), impl_->ledger(), call);
-  const client::SentOp op = impl_->send(*product);
+  const StreamMark op = impl_->send(*product);
   return std::make_shared<SentProduct>(shared_from_this(), *impl_, std::move(product), op);
 }
 
@@ -673,26 +673,22 @@ std::vector<shmgemm_completion> Session::gemm_batch(const std::vector<GemmCall>&
   return impl_->gemm_batch(calls);
 }
 
-StreamMark Session::mark(std::uint32_t stream) const {
-  const client::SentOp op = impl_->streams().last(stream);
-  return {op.channel, op.id, op.generation};
-}
+StreamMark Session::mark(std::uint32_t stream) const { return impl_->streams().last(stream); }
 
 void Session::wait_for(std::uint32_t stream, const StreamMark& mark) {
   if (impl_->closed()) throw_closed();
-  impl_->streams().wait(stream, {static_cast<Channel*>(mark.channel), mark.id, mark.generation});
+  impl_->streams().wait(stream, mark);
 }
 
 bool Session::reached(const StreamMark& mark) {
   if (impl_->closed()) throw_closed();
-  return mark.channel == nullptr || static_cast<Channel*>(mark.channel)->settled(mark.id);
+  return mark.channel == nullptr || mark.channel->settled(mark.id);
 }
 
 bool Session::await(const StreamMark& mark, double timeout_s) {
   if (impl_->closed()) throw_closed();
   if (mark.channel == nullptr) return true;
-  return static_cast<Channel*>(mark.channel)
-      ->await(mark.id, limit_after(timeout_s), region::Expect::kShort);
+  return mark.channel->await(mark.id, limit_after(timeout_s), region::Expect::kShort);
 }
 
 shmgemm_completion Session::noop(std::uint8_t device) {

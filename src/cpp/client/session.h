@@ -25,11 +25,16 @@ struct MatrixView {
   std::int64_t column_stride = 1;
 };
 
-// A place in a stream: what was sent before it; or one product.
+namespace client {
+class Channel;
+}
+
+// A product that was sent, or a place in a stream: the last one before it. Ids are unique in a
+// channel for as long as it lives, whatever engines come and go.
 struct StreamMark {
-  void* channel = nullptr;  // null: nothing to wait for
+  client::Channel* channel = nullptr;  // null: nothing to wait for
   std::uint64_t id = 0;
-  std::uint32_t generation = 0;  // of the engine that it was sent to
+  std::uint32_t generation = 0;  // of the engine that it was sent to, or of one before
 };
 
 // C (m x n) = A (m x k) B (k x n) (+ bias), `batch` times. No dimension is 0. Operands that lie in

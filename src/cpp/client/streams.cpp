@@ -4,33 +4,33 @@
 
 namespace shmgemm::client {
 
-void Streams::sent(std::uint32_t stream, SentOp op) {
+void Streams::sent(std::uint32_t stream, StreamMark op) {
   const std::lock_guard<std::mutex> lock(mutex_);
   streams_[stream].last = op;
   used_.store(true, std::memory_order_relaxed);
 }
 
-SentOp Streams::last(std::uint32_t stream) const {
+StreamMark Streams::last(std::uint32_t stream) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = streams_.find(stream);
-  return found == streams_.end() ? SentOp{} : found->second.last;
+  return found == streams_.end() ? StreamMark{} : found->second.last;
 }
 
-void Streams::wait(std::uint32_t stream, SentOp op) {
+void Streams::wait(std::uint32_t stream, StreamMark op) {
   if (op.channel == nullptr) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   streams_[stream].waits.push_back(op);
   used_.store(true, std::memory_order_relaxed);
 }
 
-std::vector<SentOp> Streams::take_dependencies(std::uint32_t stream, const Channel& channel) {
-  std::vector<SentOp> found;
+std::vector<StreamMark> Streams::take_dependencies(std::uint32_t stream, const Channel& channel) {
+  std::vector<StreamMark> found;
   if (!used_.load(std::memory_order_relaxed)) return found;
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto at = streams_.find(stream);
   if (at == streams_.end()) return found;
   found = std::exchange(at->second.waits, {});
-  const SentOp last = at->second.last;
+  const StreamMark last = at->second.last;
   if (last.channel != nullptr && last.channel != &channel) found.push_back(last);
   return found;
 }

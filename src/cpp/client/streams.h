@@ -13,26 +13,19 @@
 
 namespace shmgemm::client {
 
-// Ids are unique in a channel for as long as it lives, whatever engines come and go.
-struct SentOp {
-  Channel* channel = nullptr;  // null: none
-  std::uint64_t id = 0;
-  std::uint32_t generation = 0;  // of the engine it went to, or of one before
-};
-
 class Streams {
  public:
-  void sent(std::uint32_t stream, SentOp op);
-  SentOp last(std::uint32_t stream) const;
-  void wait(std::uint32_t stream, SentOp op);  // what is sent next in `stream` comes after `op`
+  void sent(std::uint32_t stream, StreamMark op);
+  StreamMark last(std::uint32_t stream) const;
+  void wait(std::uint32_t stream, StreamMark op);  // what is sent next in `stream` comes after `op`
 
   // What the next op of the stream, which goes to `channel`, has to wait for.
-  std::vector<SentOp> take_dependencies(std::uint32_t stream, const Channel& channel);
+  std::vector<StreamMark> take_dependencies(std::uint32_t stream, const Channel& channel);
 
  private:
   struct Stream {
-    SentOp last;
-    std::vector<SentOp> waits;
+    StreamMark last;
+    std::vector<StreamMark> waits;
   };
 
   std::atomic<bool> used_{false};
