@@ -210,7 +210,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ),
     (source('"empty"', "i.create = nullptr"), ['model "empty" has no `create`']),
     # Another version of the interface is the first thing looked at, so that its layout is not.
-    (source().replace("r{f()}", "r{f(), 99}"), ["version 99", "expects version 1"]),
+    (source().replace("r{f()}", "r{f(), 99}"), ["version 99", "expects version 2"]),
 ]
 
 
