@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import shmgemm
 from shmgemm import abi
-from shmgemm._activity import KINDS, Stretch, bandwidth, placed, stretches
+from shmgemm._activity import KINDS, Stretch, bandwidth, placed, span_cycles, stretches
 from shmgemm.profiling import Machine, Record
 
 START, CYCLES, PEAK = 1000, 60, 8
@@ -186,8 +186,11 @@ def test_the_memory_limit_is_the_models_bandwidth() -> None:
 
 def test_a_fresh_engines_ops_come_after_the_lost_ones() -> None:
     first = record([], 1, 1)
-    second = replace(first, start_cycles=0, end_cycles=CYCLES, host_start_ns=10)
-    assert [start for _, start in placed([second, first])] == [START, START + CYCLES]
+    second = replace(first, start_cycles=START + 1, end_cycles=START + 1 + CYCLES, generation=1)
+    third = replace(second, generation=2, start_cycles=3 * START, end_cycles=3 * START + CYCLES)
+    ops = [third, second, first]
+    assert [start for _, start in placed(ops)] == [START, START + CYCLES, 3 * START]
+    assert [op for op, _ in placed(ops)] == [first, second, third]
 
 
 def test_overlapping_futures_come_in_the_order_in_which_they_started() -> None:
@@ -196,3 +199,13 @@ def test_overlapping_futures_come_in_the_order_in_which_they_started() -> None:
     ops = [replace(later, host_start_ns=10), replace(first, host_start_ns=20)]
     assert [start for _, start in placed(ops)] == [START, START + CYCLES]
     assert [op.host_start_ns for op, _ in placed(ops)] == [20, 10]
+
+
+def test_the_span_of_devices_that_overlap() -> None:
+    first = record([], 1, 1)
+    other = replace(first, device=1, start_cycles=START + 10, end_cycles=START + 10 + CYCLES)
+    assert span_cycles([]) == 0
+    assert span_cycles([other]) == CYCLES
+    assert span_cycles([other, first]) == CYCLES + 10
+    after = replace(first, generation=1)  # on device 0, behind `first`
+    assert span_cycles([other, after, first]) == 2 * CYCLES

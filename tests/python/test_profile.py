@@ -430,6 +430,9 @@ def test_each_device_has_a_track(tmp_path: Path) -> None:
         shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2), sim_device=1)
         shmgemm.gemm(torch.ones(3, 3), torch.ones(3, 3), sim_device=0)
     assert [op.device for op in prof.records] == [1, 0]
+    assert prof.span_cycles == prof.cycles  # as each call waits
+    assert f"2 devices: {prof.cycles:,} cycles from first to last, 1.00 x" in prof.table()
+    assert prof.to_dict()["totals"]["span_cycles"] == prof.cycles
     events = json.loads(prof.to_chrome_trace(tmp_path / "t.json").read_text())["traceEvents"]
     tracks = {
         e["tid"]: e["args"]["name"] for e in events if (e["name"], e["pid"]) == ("thread_name", 1)
@@ -449,6 +452,7 @@ def test_a_fresh_engine_is_drawn_after_the_lost_one(device: Any, tmp_path: Path)
                 product(1, 1, 1)
         product(4, 4, 4)
     assert prof.records[-1].start_cycles >= prof.records[0].end_cycles
+    assert prof.records[-1].generation == prof.records[0].generation + 1
     events = json.loads(prof.to_chrome_trace(tmp_path / "t.json").read_text())["traceEvents"]
     drawn = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["pid"] == 1]
     for (_, end), (start, _) in pairwise(drawn):

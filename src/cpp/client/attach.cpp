@@ -167,7 +167,7 @@ long Attachment::receive_some(void* data, std::size_t bytes) {
   return got;
 }
 
-std::unique_ptr<Attachment> attach(SessionOptions& options, Attachment::Deadline deadline) {
+std::unique_ptr<Attachment> attach(SessionOptions& options, Deadline deadline) {
   if (options.attach_path.empty()) return nullptr;
   auto attachment = std::make_unique<Attachment>(options.attach_path, deadline);
   options.devices = attachment->devices();

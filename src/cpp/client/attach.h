@@ -8,15 +8,13 @@
 #include <string>
 
 #include "abi/shmgemm_link.h"
+#include "client/deadline.h"
 #include "client/heap.h"
-#include "region/waiter.h"
 
 namespace shmgemm::client {
 
 class Attachment {
  public:
-  using Deadline = region::Clock::time_point;
-
   // `path`: of the engine's socket. DeviceLost where nobody listens there or the engine hangs up,
   // DeviceTimeout, RegionFull where every client's place is taken, ProtocolError, Unsupported where
   // the engine refuses.
@@ -51,6 +49,6 @@ class Attachment {
 };
 
 // Null where the options ask for none; what the engine says goes into them.
-std::unique_ptr<Attachment> attach(SessionOptions& options, Attachment::Deadline deadline);
+std::unique_ptr<Attachment> attach(SessionOptions& options, Deadline deadline);
 
 }  // namespace shmgemm::client

@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "abi/shmgemm_validate.h"
+#include "client/deadline.h"
 #include "client/heap.h"
 #include "client/port.h"
 #include "client/session.h"
-#include "region/waiter.h"
 
 namespace shmgemm::client {
 
@@ -34,8 +34,8 @@ class Orphan {
 
 class Channel {
  public:
-  using Deadline = region::Clock::time_point;
-  static constexpr Deadline kNoDeadline = Deadline::max();
+  using Deadline = client::Deadline;
+  static constexpr Deadline kNoDeadline = client::kNoDeadline;
 
   explicit Channel(std::shared_ptr<Heap> heap);  // failed until begin()
 

@@ -5,8 +5,7 @@ namespace shmgemm::client {
 InFlight::InFlight(Heap& heap, Ledger& ledger, const GemmCall& call)
     : ledger_(ledger),
       profiling_(ledger.profiling()),
-      start_ns_(profiling_ ? steady_ns() : 0),
-      scope_(profiling_ ? scope() : std::string()),
+      origin_(profiling_ ? Origin{steady_ns(), scope(), 0} : Origin{}),
       product_(heap, call),
       report_(profiling_ ? heap.allocate(SHMGEMM_REPORT_BYTES) : nullptr) {}
 
@@ -34,7 +33,7 @@ void InFlight::ended(const shmgemm_completion& completion) {
 void InFlight::count(const shmgemm_completion& completion) {
   ledger_.count(call(), completion, product_.bytes_copied());
   if (!profiling_) return;
-  ledger_.record(call(), completion, product_.bytes_copied(), start_ns_, scope_, report_.get());
+  ledger_.record(call(), completion, product_.bytes_copied(), origin_, report_.get());
 }
 
 }  // namespace shmgemm::client

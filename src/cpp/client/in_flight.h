@@ -18,6 +18,7 @@ class InFlight final : public Orphan {
   InFlight(Heap& heap, Ledger& ledger, const GemmCall& call);
 
   shmgemm_command command() const;
+  void sent_to(std::uint32_t generation) { origin_.generation = generation; }  // of engines
   void finish(const shmgemm_completion& completion);  // it succeeded: C holds the result
   void ended(const shmgemm_completion& completion) override;
   const GemmCall& call() const { return product_.call(); }
@@ -27,8 +28,7 @@ class InFlight final : public Orphan {
 
   Ledger& ledger_;
   const bool profiling_;
-  const std::uint64_t start_ns_;
-  const std::string scope_;  // while someone profiles
+  Origin origin_;  // while someone profiles
   Product product_;
   std::shared_ptr<Block> report_;  // null: none was asked for
 };

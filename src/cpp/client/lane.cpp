@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "abi/shmgemm_validate.h"
+#include "client/deadline.h"
 #include "client/ring_port.h"
 #include "region/waiter.h"
 
@@ -36,12 +37,6 @@ std::string name_of(const SessionOptions& session, std::uint32_t number) {
 }
 
 }  // namespace
-
-Channel::Deadline deadline_after(double seconds) {
-  if (seconds <= 0) return Channel::kNoDeadline;
-  return region::Clock::now() +
-         std::chrono::duration_cast<region::Nanoseconds>(std::chrono::duration<double>(seconds));
-}
 
 Lane::Lane(const SessionOptions& options, std::shared_ptr<Heap> heap, Ledger& ledger,
            std::uint32_t number, Attachment* attachment)

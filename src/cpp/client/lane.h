@@ -72,6 +72,4 @@ class Lane {
   std::unique_ptr<Monitor> monitor_;
 };
 
-Channel::Deadline deadline_after(double seconds);  // 0: none
-
 }  // namespace shmgemm::client

@@ -40,11 +40,11 @@ void Ledger::count(const GemmCall& call, const shmgemm_completion& completion,
 }
 
 void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
-                    std::uint64_t bytes_copied, std::uint64_t host_start_ns,
-                    const std::string& scope, const Block* report) {
+                    std::uint64_t bytes_copied, const Origin& origin, const Block* report) {
   OpRecord record;
   record.name = call.name;
-  record.scope = scope;
+  record.scope = origin.scope;
+  record.generation = origin.generation;
   record.stream = call.stream;
   record.m = call.m;
   record.n = call.n;
@@ -58,7 +58,7 @@ void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
   record.busy_cycles = completion.busy_cycles;
   record.fill_drain_cycles = completion.fill_drain_cycles;
   record.memory_stall_cycles = completion.memory_stall_cycles;
-  record.host_start_ns = host_start_ns;
+  record.host_start_ns = origin.host_start_ns;
   record.bytes_copied = bytes_copied;
   record.macs = macs_of(call);
   if (report != nullptr) {
@@ -71,7 +71,7 @@ void Ledger::record(const GemmCall& call, const shmgemm_completion& completion,
     std::memcpy(record.write_bytes, said.head.write_bytes, sizeof said.head.write_bytes);
     record.timeline = std::move(said.timeline);
   }
-  record.host_ns = steady_ns() - host_start_ns;
+  record.host_ns = steady_ns() - origin.host_start_ns;
   const std::lock_guard<std::mutex> lock(mutex_);
   records_.push_back(std::move(record));
 }

@@ -10,6 +10,13 @@
 
 namespace shmgemm::client {
 
+// Where a product was asked for, and what served it.
+struct Origin {
+  std::uint64_t host_start_ns = 0;
+  std::string scope;
+  std::uint32_t generation = 0;  // of its engine
+};
+
 class Ledger {
  public:
   bool profiling() const { return profiling_.load(std::memory_order_relaxed); }
@@ -21,8 +28,7 @@ class Ledger {
              std::uint64_t bytes_copied);
   // `report`: the block the engine filled, or null. ProtocolError where it is not a report.
   void record(const GemmCall& call, const shmgemm_completion& completion,
-              std::uint64_t bytes_copied, std::uint64_t host_start_ns, const std::string& scope,
-              const Block* report);
+              std::uint64_t bytes_copied, const Origin& origin, const Block* report);
 
   Stats totals() const;
   std::vector<OpRecord> take_records();

@@ -61,6 +61,7 @@ struct OpRecord {
   std::uint32_t m = 0, n = 0, k = 0, batch = 0;
   std::uint8_t dtype_in = 0, dtype_out = 0, device = 0;
   std::uint32_t stream = 0;
+  std::uint32_t generation = 0;  // of the engine that served it: a new one where that was lost
   std::uint64_t start_cycles = 0, end_cycles = 0;
   std::uint64_t busy_cycles = 0, fill_drain_cycles = 0, memory_stall_cycles = 0;
   std::uint64_t host_start_ns = 0, host_ns = 0;  // steady clock

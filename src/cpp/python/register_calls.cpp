@@ -51,6 +51,7 @@ void register_records(py::module_& module) {
       .def_readonly("dtype_out", &OpRecord::dtype_out)
       .def_readonly("device", &OpRecord::device)
       .def_readonly("stream", &OpRecord::stream)
+      .def_readonly("generation", &OpRecord::generation)
       .def_readonly("start_cycles", &OpRecord::start_cycles)
       .def_readonly("end_cycles", &OpRecord::end_cycles)
       .def_readonly("busy_cycles", &OpRecord::busy_cycles)

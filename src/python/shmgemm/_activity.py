@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -53,43 +52,33 @@ def bandwidth(machine: Machine) -> int | None:
     return None
 
 
-class Clock:
-    """One device's simulated time as it goes on.
-
-    A fresh engine, after a loss, goes on where the program has waited to, which may be before the
-    end of an op that nobody waited for.
-
-    Within one engine no op starts before the end of an op that the host saw complete earlier; one
-    that seems to has a new engine behind it, and comes after all that came before.
-    """
-
-    def __init__(self) -> None:
-        self._offset = 0
-        self._latest = 0
-        self._completed = 0  # latest end of what had completed when the op was asked for
-        self._pending: list[tuple[int, int]] = []  # completed at (host), end cycle
-
-    def start_of(self, record: Record) -> int:
-        """For one record after another in the order in which the host asked for them."""
-        while self._pending and self._pending[0][0] <= record.host_start_ns:
-            self._completed = max(self._completed, heappop(self._pending)[1])
-        if record.start_cycles + self._offset < self._completed:
-            self._offset = self._latest
-        end = record.end_cycles + self._offset
-        self._latest = max(self._latest, end)
-        heappush(self._pending, (record.host_start_ns + record.host_ns, end))
-        return end - record.cycles
-
-
 def placed(records: Iterable[Record]) -> list[tuple[Record, int]]:
     """One device's records, each with its start on the device's clock, in the order of these.
 
-    Products of several streams may start in another order than the host asked for them in.
+    A fresh engine, after a loss, goes on where the program has waited to, which may be before the
+    end of an op that nobody waited for; here it comes after all that its predecessor did.
     """
-    clock = Clock()
-    ordered = sorted(records, key=lambda record: record.host_start_ns)
-    starts = [(record, clock.start_of(record)) for record in ordered]
+    by_engine: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_engine[record.generation].append(record)
+    starts: list[tuple[Record, int]] = []
+    end = 0
+    for _, ops in sorted(by_engine.items()):
+        later = max(0, end - min(record.start_cycles for record in ops))
+        starts += [(record, record.start_cycles + later) for record in ops]
+        end = max(record.end_cycles for record in ops) + later
     return sorted(starts, key=lambda one: one[1])
+
+
+def span_cycles(records: Iterable[Record]) -> int:
+    """Cycles from the start of a session's first op to the end of its last, whatever device."""
+    by_device: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_device[record.device].append(record)
+    times = [time for ops in by_device.values() for time in placed(ops)]
+    if not times:
+        return 0
+    return max(start + op.cycles for op, start in times) - min(start for _, start in times)
 
 
 def _average(record: Record) -> Stretch:

@@ -125,6 +125,7 @@ class OpRecord:
     dtype_out: int
     device: int
     stream: int
+    generation: int
     start_cycles: int
     end_cycles: int
     busy_cycles: int

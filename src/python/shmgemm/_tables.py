@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _files
+from . import _activity, _files
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -116,6 +116,15 @@ def _fit(text: str, width: int) -> str:
     return "…" + (tail.partition(".")[2] if "." in tail[:-1] else tail)
 
 
+def span_cycles(records: Sequence[Record]) -> int:
+    """Cycles from the first op's start to the last one's end; of several sessions the sum."""
+    sessions = {record.session for record in records}
+    return sum(
+        _activity.span_cycles(record for record in records if record.session == session)
+        for session in sessions
+    )
+
+
 def _row(label: str, ops: str, shape: str, cycles: str, util: str, time: str) -> str:
     return f"{_fit(label, 27):<27} {ops:>6} {_fit(shape, 13):>13} {cycles:>13} {util:>5} {time:>11}"
 
@@ -153,6 +162,11 @@ def table(records: Sequence[Record], by: str = "module") -> str:
     if whole.cycles:
         shares = ", ".join(f"{name} {100 * cycles / whole.cycles:.1f} %" for name, cycles in parts)
         lines.append(f"cycles: {shares}")
+    devices = len({(record.session, record.device) for record in records})
+    if devices > 1:
+        span = span_cycles(records)
+        faster = f", {whole.cycles / span:.2f} x as fast as in turn" if span else ""
+        lines.append(f"{devices} devices: {span:,} cycles from first to last{faster}")
     lines.append(f"host time {seconds_text(whole.host_s)}, copied {whole.bytes_copied:,} bytes")
     return "\n".join(lines)
 
@@ -169,6 +183,7 @@ _COLUMNS: dict[str, Callable[[Record], object]] = {
     "Session": lambda r: r.session,
     "Device": lambda r: r.device,
     "Stream": lambda r: r.stream,
+    "Generation": lambda r: r.generation,
     "Total Cycles": lambda r: r.cycles,
     "Stall Cycles": lambda r: r.memory_stall_cycles,
     "Overall Util %": lambda r: 100 * r.utilization,
@@ -220,6 +235,6 @@ def summary(records: Sequence[Record], machines: Sequence[Machine]) -> dict[str,
     return {
         "version": __version__,
         "machines": [asdict(machine) for machine in machines],
-        "totals": _summed(total(records)),
+        "totals": _summed(total(records)) | {"span_cycles": span_cycles(records)},
         "modules": [_summed(group) for group in groups(records)],
     }

@@ -84,6 +84,7 @@ class Record:
     host_ns: int
     clock_hz: int
     stream: int = 0  # 0: the device's own
+    generation: int = 0  # of the engine that served it, larger where a new one had to be started
     timeline_data: bytes = field(default=b"", repr=False)  # packed: most are never looked at
 
     @property
@@ -178,6 +179,7 @@ def _record(op: OpRecord, session: int, clock_hz: int) -> Record:
         host_ns=op.host_ns,
         clock_hz=clock_hz,
         stream=op.stream,
+        generation=op.generation,
         timeline_data=op.timeline,
     )
 
@@ -321,8 +323,14 @@ class Profile:
 
     @property
     def cycles(self) -> int:
-        """Sum of all ops' cycles (of one session: the device's time with no gaps)."""
+        """Sum of all ops' cycles (of one device: its time with no gaps)."""
         return sum(record.cycles for record in self.records)
+
+    @property
+    def span_cycles(self) -> int:
+        """Cycles from the first op's start to the last one's end, in which the work of several
+        devices overlaps; of several sessions the sum."""
+        return _tables.span_cycles(self.records)
 
     @property
     def simulated_s(self) -> float:
