@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -433,6 +434,36 @@ def test_a_thousand_products_leak_nothing(session: shmgemm.Session) -> None:
     assert after[:2] == before[:2], "descriptors on the host and of the server"
     assert after[2] - before[2] < 256, "KiB of the server's memory"
     assert session.stats()["heap_used_bytes"] == heap
+
+
+ATTACHED = """
+import numpy as np, shmgemm
+session = shmgemm.attach("beside", strict=True)
+ones = np.ones((5, 6), np.float32)
+assert not session.guest
+for _ in range(200):
+    assert (shmgemm.gemm(ones, ones.T) == 6).all()
+print(session.stats()["ops"], session.stats()["cycles"])
+"""
+
+
+def test_another_process_attaches_to_the_engine_behind_a_guest(
+    image: guest.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    options: dict[str, Any] = {"name": "beside", "clients": 1, "region": "64MiB"}
+    with shmgemm.open(guest=True, hardware=PRESET, strict=True, **options) as session:
+        before = session.stats()
+        check_product(5, 5, 6)
+        cycles = session.stats()["cycles"] - before["cycles"]
+        command = [sys.executable, "-c", ATTACHED]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            while child.poll() is None:
+                check_product()
+            assert child.stdout is not None
+            assert child.stdout.read().split() == ["200", str(200 * cycles)]
+        assert child.returncode == 0
+        check_product()
 
 
 def test_nothing_is_left(image: guest.Image) -> None:

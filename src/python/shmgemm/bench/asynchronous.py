@@ -91,7 +91,7 @@ def _counters(
     session: shmgemm.Session, a: torch.Tensor, b: torch.Tensor, quick: bool
 ) -> Iterator[Row]:
     """Of a batch sent to an engine that sleeps: commands by the session's counter, wake-ups by the
-    kernel's count of how often the engine's threads went to sleep again."""
+    kernel's count of how often the thread that serves the ring went to sleep again."""
     progress("async: commands and wake-ups of a batch")
     pairs = [(a, b)] * max(_BATCHES)
     commands, wakeups = [], []
@@ -107,7 +107,6 @@ def _counters(
 
 
 def _sleeps(pid: int) -> int:
-    """How often threads of a process have gone to sleep of their own will."""
-    files = Path(f"/proc/{pid}/task").glob("*/status")
-    lines = [line.split() for file in files for line in file.read_text().splitlines()]
-    return sum(int(words[1]) for words in lines if words[:1] == ["voluntary_ctxt_switches:"])
+    """How often an engine's first thread, which serves its ring, has gone to sleep."""
+    status = Path(f"/proc/{pid}/task/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
