@@ -115,7 +115,7 @@ class Future(Generic[T]):
         """
         sent = self._sent
         if sent is not None:
-            if not sent.wait(-1.0 if timeout is None else max(0.0, timeout)):
+            if timeout is not None and not sent.wait(max(0.0, timeout)):
                 raise TimeoutError(f"the product is not there after {timeout} s")
             self._settle_once(sent)
         if self._error is not None:
