@@ -41,23 +41,41 @@ def array(core: Any, *shape: int) -> tuple[np.ndarray, Any]:
     return np.asarray(memoryview(block)).view(np.float32).reshape(shape), block
 
 
-def product_is_right(session: Session, size: int = 48) -> bool:
-    """One product against float64, operands outside the region."""
+def operands(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, B and a C of NaN, outside the region."""
     random = np.random.default_rng(size)
     a = random.standard_normal((size, size), dtype=np.float32)
     b = random.standard_normal((size, size), dtype=np.float32)
-    c = np.full((size, size), np.nan, dtype=np.float32)
-    gemm(session.core, a, b, c)
+    return a, b, np.full((size, size), np.nan, dtype=np.float32)
+
+
+def is_product(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
+    """Against float64."""
     return bool(np.allclose(c, a.astype(np.float64) @ b.astype(np.float64), atol=1e-4))
 
 
-def gemm(core: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Any:
+def product_is_right(session: Session, size: int = 48) -> bool:
+    a, b, c = operands(size)
+    gemm(session.core, a, b, c)
+    return is_product(c, a, b)
+
+
+def product(session: Session, device: int, size: int) -> Any:
+    """The completion of a product on one of several devices, whose values are right."""
+    a, b, c = operands(size)
+    done = gemm(session.core, a, b, c, device)
+    assert is_product(c, a, b)
+    return done
+
+
+def gemm(core: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray, device: int = 0) -> Any:
     def view(matrix: np.ndarray) -> tuple[int, int, int, int]:
         rows, columns = (stride // matrix.itemsize for stride in matrix.strides)
         return matrix.ctypes.data, 0, rows, columns
 
     m, n = c.shape
-    return core.gemm("gemm", m, n, a.shape[1], 1, FLOAT32, FLOAT32, view(a), view(b), view(c))
+    sizes = (m, n, a.shape[1], 1)
+    return core.gemm("gemm", *sizes, FLOAT32, FLOAT32, view(a), view(b), view(c), device=device)
 
 
 class LongProduct:
@@ -65,8 +83,9 @@ class LongProduct:
 
     rows, inner, batch = 64, 8192, 1500
 
-    def __init__(self, core: Any, batch: int | None = None) -> None:
+    def __init__(self, core: Any, batch: int | None = None, device: int = 0) -> None:
         self.core = core
+        self.device = device
         self.batch = batch or self.batch
         self.a, self.a_block = array(core, self.rows, self.inner)
         self.b, self.b_block = array(core, self.inner, self.rows)
@@ -100,6 +119,7 @@ class LongProduct:
             (self.a_block.ptr, 0, self.inner, 1),
             (self.b_block.ptr, 0, self.rows, 1),
             (self.c_block.ptr, entry, self.rows, 1),
+            device=self.device,
         )
 
 

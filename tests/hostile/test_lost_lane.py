@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
 
-import numpy as np
 import pytest
 from harness import (
-    FLOAT32,
     LongProduct,
     finish,
     is_gone,
     open_long,
     open_small,
+    product,
     product_is_right,
     python,
     start,
@@ -23,41 +21,11 @@ from harness import (
 )
 
 from shmgemm import DeviceLost, DeviceTimeout
-from shmgemm.session import Session
-
-
-def product(session: Session, device: int, size: int) -> Any:
-    random = np.random.default_rng(size)
-    a = random.standard_normal((size, size), dtype=np.float32)
-    b = random.standard_normal((size, size), dtype=np.float32)
-    c = np.full((size, size), np.nan, dtype=np.float32)
-    views = [(x.ctypes.data, 0, size, 1) for x in (a, b, c)]
-    done = session.core.gemm("gemm", size, size, size, 1, FLOAT32, FLOAT32, *views, device=device)
-    assert np.allclose(c, a.astype(np.float64) @ b.astype(np.float64), atol=1e-3)
-    return done
-
-
-class LongElsewhere(LongProduct):
-    """The long product on another device than the first."""
-
-    def __init__(self, core: Any, device: int, batch: int) -> None:
-        super().__init__(core, batch)
-        self.device = device
-
-    def run(self) -> Any:
-        entry = self.rows * self.rows
-        views = (
-            (self.a_block.ptr, 0, self.inner, 1),
-            (self.b_block.ptr, 0, self.rows, 1),
-            (self.c_block.ptr, entry, self.rows, 1),
-        )
-        sizes = (self.rows, self.rows, self.inner, self.batch)
-        return self.core.gemm("long", *sizes, FLOAT32, FLOAT32, *views, device=self.device)
 
 
 def test_killed_in_mid_op_while_the_others_compute() -> None:
     with open_long(devices=3, processes=3, threads=1) as session:
-        long = LongElsewhere(session.core, 1, 1500)
+        long = LongProduct(session.core, device=1)
         pids = session.engine_pids
 
         def products(device: int) -> int:
