@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from shmgemm.session import Session
 
 with contextlib.suppress(ImportError):
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
-    settings.register_profile("shmgemm", deadline=None, print_blob=True)
+    settings.register_profile(
+        "shmgemm",
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
     settings.load_profile("shmgemm")
 
 REGION_BYTES = 32 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_client import LinkClient, LinkClosed, Linked, LinkFailed, frame, hello
 
@@ -28,7 +28,7 @@ REQUESTS = st.binary(min_size=40, max_size=40).map(
 PIECES = st.lists(
     st.one_of(HEADS, COMMANDS, REQUESTS, HELLOS, st.binary(max_size=300)), max_size=12
 )
-FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150)
 
 
 def survives(embedded: Linked) -> None:

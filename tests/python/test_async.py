@@ -10,8 +10,6 @@ import concurrent.futures
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,46 +19,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+import draws  # noqa: E402
+import scripts  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import shmgemm  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("device")
-quiet = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+examples = settings(max_examples=40)
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 LIMIT_S = 30.0
-sizes = st.integers(0, 17)
-
-
-def strided(values: torch.Tensor, draw: Any) -> torch.Tensor:
-    """The same values elsewhere: permuted, gapped, in the region or not."""
-    order = draw(st.permutations(range(values.dim())))
-    gaps = [values.shape[i] + draw(st.integers(0, 2)) for i in order]
-    home = shmgemm.empty if draw(st.booleans()) else torch.empty
-    memory = home(gaps, dtype=values.dtype).fill_(7)
-    inverse = sorted(range(len(order)), key=order.__getitem__)
-    view = memory.permute(inverse)[tuple(slice(size) for size in values.shape)]
-    return view.copy_(values)
-
-
-@st.composite
-def operands(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    m, n, k = draw(sizes), draw(sizes), draw(sizes)
-    batch = draw(st.lists(st.integers(1, 3), max_size=2))
-    dtype = draw(st.sampled_from((*FLOATS, torch.int8)))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    made = []
-    for rows, columns in ((m, k), (k, n)):
-        own = batch[draw(st.integers(0, len(batch))) :]
-        own = [1 if draw(st.booleans()) else size for size in own]
-        values = torch.randint(-8, 9, (*own, rows, columns), generator=generator)
-        values = strided(values.to(dtype), draw)
-        made.append(values.expand(2, *values.shape[1:]) if own == [1] == batch[-1:] else values)
-    return made[0], made[1]
+operands = draws.operands(st.integers(0, 17), draws.INPUTS, draws.whole_numbers)
 
 
 def assert_exact(result: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -68,16 +38,16 @@ def assert_exact(result: torch.Tensor, wanted: torch.Tensor) -> None:
     assert torch.equal(result, wanted.to(result.dtype))
 
 
-@quiet
-@given(st.lists(operands(), min_size=1, max_size=4))
+@examples
+@given(st.lists(operands, min_size=1, max_size=4))
 def test_values_of_several_under_way(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     futures = [shmgemm.gemm_async(a, b) for a, b in pairs]
     for future, (a, b) in reversed(list(zip(futures, pairs, strict=True))):
         assert_exact(future.result(), a.double() @ b.double())
 
 
-@quiet
-@given(operands(), st.booleans(), st.booleans())
+@examples
+@given(operands, st.booleans(), st.booleans())
 def test_linear(pair: tuple[torch.Tensor, torch.Tensor], has_bias: bool, vector: bool) -> None:
     a, b = pair
     if vector and a.numel():
@@ -92,8 +62,8 @@ def test_linear(pair: tuple[torch.Tensor, torch.Tensor], has_bias: bool, vector:
     assert_exact(result, wanted if bias is None else wanted + bias.double())
 
 
-@quiet
-@given(operands())
+@examples
+@given(operands)
 def test_numpy(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = (x.float() for x in pair)
     future = shmgemm.gemm_async(a.numpy(), b.numpy())
@@ -108,7 +78,7 @@ def test_numpy_linear() -> None:
     assert shmgemm.linear_async(x[0], w).result().shape == (5,)
 
 
-@pytest.mark.parametrize("out_dtype", FLOATS)
+@pytest.mark.parametrize("out_dtype", draws.FLOATS)
 def test_out_dtype(out_dtype: torch.dtype) -> None:
     a = torch.full((3, 3), 2.0)
     result = shmgemm.gemm_async(a, a, out_dtype=out_dtype).result()
@@ -251,12 +221,6 @@ def test_a_failure_is_rescued_once_for_all_threads() -> None:
     assert rescued == ["gone"]
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 CTRL_C = """
 import os, signal, threading
 import torch, shmgemm
@@ -275,8 +239,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c() -> None:
-    done = run(CTRL_C)
-    assert done.stdout in ("interrupted True\n",), done.stderr
+    assert scripts.output(CTRL_C) == "interrupted True"
 
 
 FORK = """
@@ -304,8 +267,7 @@ assert all((future.result() == 600).all() for future in futures)
 
 
 def test_fork_with_futures_in_flight() -> None:
-    done = run(FORK)
-    assert done.returncode == 0, done.stderr
+    scripts.output(FORK)
 
 
 # --- errors -----------------------------------------------------------------------------------

@@ -12,15 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import shmgemm  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("device")
-quiet = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+examples = settings(max_examples=40)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 
@@ -36,7 +34,7 @@ def pairs(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return (shmgemm.to_region(a), b) if draw(st.booleans()) and a.numel() else (a, b)
 
 
-@quiet
+@examples
 @given(st.lists(pairs(), max_size=6), st.booleans())
 def test_values(products: list[tuple[Any, Any]], tuples: bool) -> None:
     given_as = tuple(products) if tuples else iter(products)

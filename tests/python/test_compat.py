@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+import scripts  # noqa: E402
 
 import shmgemm  # noqa: E402
 from shmgemm.compat import device_batch_gemm  # noqa: E402
@@ -60,28 +58,14 @@ def test_without_torch_it_says_what_to_install() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "try:\n  import shmgemm.compat\nexcept ImportError as error: print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == (
-        "shmgemm.compat needs torch, which is not installed: pip install torch\n"
-    ), done.stderr
+    said = scripts.output(script)
+    assert said == "shmgemm.compat needs torch, which is not installed: pip install torch"
 
 
-def test_only_the_import_line_changes(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(OLDER_SCRIPT.replace("device_backend", "shmgemm.compat"))
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "SHMGEMM_STRICT": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_only_the_import_line_changes() -> None:
+    script = OLDER_SCRIPT.replace("device_backend", "shmgemm.compat")
     # 3 products, 2 gradients; 10 steps of 2 forward products and 3 gradients (none for the input)
-    assert done.stdout.strip() == "ops on the device: 55"
+    assert scripts.output(script, SHMGEMM_STRICT="1") == "ops on the device: 55"
 
 
 def test_a_batch_has_its_results_in_order() -> None:

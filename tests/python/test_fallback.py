@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +13,8 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+
+import scripts  # noqa: E402
 
 import shmgemm  # noqa: E402
 from shmgemm import _fallback  # noqa: E402
@@ -113,22 +113,11 @@ def test_an_engine_that_died_is_replaced() -> None:
         assert session.stats()["engine_starts"] == 2
 
 
-def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("strict", ["0", "1"])
 def test_a_missing_engine_is_no_fallback(strict: str) -> None:
     """It is an installation to repair, and every product of the program would fall back."""
     script = "import torch, shmgemm; shmgemm.gemm(torch.ones(2, 2), torch.ones(2, 2))"
-    done = run(script, SHMGEMM_ENGINE_PATH="/nonexistent/engine", SHMGEMM_STRICT=strict)
+    done = scripts.run(script, SHMGEMM_ENGINE_PATH="/nonexistent/engine", SHMGEMM_STRICT=strict)
     assert done.returncode == 1
     assert "Unsupported: engine '/nonexistent/engine'" in done.stderr.splitlines()[-1]
 
@@ -157,8 +146,7 @@ print("right")
     "statement", ["shmgemm.gemm(a, a)", "y.backward(a.detach(), retain_graph=True)"]
 )
 def test_ctrl_c_ends_a_product_and_the_device_lives_on(statement: str) -> None:
-    done = run(CTRL_C.format(statement=statement))
-    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+    assert scripts.output(CTRL_C.format(statement=statement)) == "right"
 
 
 def test_argument_errors_never_fall_back(device: Any) -> None:

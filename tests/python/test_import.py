@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from scripts import output
 
 import shmgemm
-
-
-def run(script: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = ["torch", "numpy", "transformers", "matplotlib"]
     script = f"import sys, shmgemm; print([m for m in {heavy} if m in sys.modules])"
-    assert run(script) == "[]"
+    assert output(script) == "[]"
     script = f"import sys, torch, shmgemm; print([m for m in {heavy[2:]} if m in sys.modules])"
-    assert run(script) == "[]"
+    assert output(script) == "[]"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +21,7 @@ def test_nothing_heavy_is_imported() -> None:
 )
 def test_the_ops_are_there_in_any_order(imports: str) -> None:
     pytest.importorskip("torch")
-    assert run(f"{imports}; print(torch.ops.shmgemm.gemm.default)") == "shmgemm.gemm.default"
+    assert output(f"{imports}; print(torch.ops.shmgemm.gemm.default)") == "shmgemm.gemm.default"
 
 
 @pytest.mark.parametrize("name", shmgemm.__all__)
@@ -54,6 +38,6 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize("breakage", ["sys.platform = 'darwin'", "import os; del os.memfd_create"])
 def test_other_platforms_are_told_in_one_sentence(breakage: str) -> None:
     script = f"import sys\n{breakage}\ntry:\n  import shmgemm\nexcept ImportError as e: print(e)"
-    message = run(script)
+    message = output(script)
     assert message.startswith("shmgemm needs Linux with memfd_create")
     assert "\n" not in message

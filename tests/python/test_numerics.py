@@ -19,7 +19,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import shmgemm  # noqa: E402
@@ -37,9 +37,7 @@ LENGTHS = {
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 CANONICAL_NAN = {torch.float32: 0x7FC00000, torch.float16: 0x7E00, torch.bfloat16: 0x7FC0}
 SPECIALS = np.array([0.0, -0.0, 1e-45, -1e-40, 6e-8, 65504.0, 3e38, np.inf, -np.inf, np.nan], "f4")
-quiet = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+examples = settings(max_examples=60)
 
 
 def opened(model: str, **arguments: Any) -> shmgemm.Session:
@@ -95,7 +93,7 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, specia
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 23))
 
 
-@quiet
+@examples
 @given(
     sizes,
     st.lists(st.integers(1, 3), max_size=2),
@@ -124,7 +122,7 @@ def test_gemm(
     assert_same(result, in_order(wide(a), wide(b), length))
 
 
-@quiet
+@examples
 @given(sizes, st.sampled_from(FLOATS), st.booleans(), st.integers(0, 2**32 - 1))
 def test_linear_with_bias(
     length: int, size: tuple[int, int, int], dtype: torch.dtype, special: bool, seed: int
@@ -136,7 +134,7 @@ def test_linear_with_bias(
     assert_same(result, in_order(wide(x), wide(weight).T, length, wide(bias)))
 
 
-@quiet
+@examples
 @given(sizes, st.sampled_from(["float32", "float16"]), st.integers(0, 2**32 - 1))
 def test_numpy_arrays(length: int, size: tuple[int, int, int], dtype: str, seed: int) -> None:
     (m, n, k), rng = size, np.random.default_rng(seed)
@@ -149,7 +147,7 @@ def test_numpy_arrays(length: int, size: tuple[int, int, int], dtype: str, seed:
     assert_same(torch.from_numpy(result), in_order(a.astype("f4"), b.astype("f4"), length))
 
 
-@quiet
+@examples
 @given(sizes, st.integers(0, 2**32 - 1))
 def test_int8(length: int, size: tuple[int, int, int], seed: int) -> None:
     (m, n, k), rng = size, np.random.default_rng(seed)

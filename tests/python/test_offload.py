@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import scripts  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -281,23 +279,15 @@ def test_what_is_no_module_is_named(verb: Callable[[Any], Any]) -> None:
         verb(3)
 
 
-def test_a_default_session_has_room_for_the_model() -> None:
+def test_a_default_session_has_room_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     script = """
 import torch, shmgemm
 model = torch.nn.Linear(9000, 9000, bias=False)
 assert not shmgemm.offload_(model).no_room
 assert shmgemm.stats()["region_bytes"] == 1 << 30
 """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SHMGEMM_REGION")}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.delenv("SHMGEMM_REGION", raising=False)
+    scripts.output(script)
 
 
 def test_place_false_moves_nothing() -> None:

@@ -14,19 +14,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+import draws  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import shmgemm  # noqa: E402
 from shmgemm import _tensors  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("device")
-quiet = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+examples = settings(max_examples=60)
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 sizes = st.integers(1, 20)
+operands = draws.operands(sizes, draws.FLOATS, draws.up_to_one)
 Records = Callable[[], list[Any]]
 
 
@@ -42,35 +41,8 @@ def assert_close(result: torch.Tensor, wanted: torch.Tensor, k: int) -> None:
     assert ((result.double() - wanted).abs() <= bound).all()
 
 
-def strided(values: torch.Tensor, draw: Any) -> torch.Tensor:
-    """The same values with other strides: permuted, gapped, in the region or not."""
-    order = draw(st.permutations(range(values.dim())))
-    gaps = [size + draw(st.integers(0, 2)) for size in (values.shape[i] for i in order)]
-    memory = shmgemm.empty(gaps, dtype=values.dtype)
-    memory = memory if draw(st.booleans()) else torch.empty(gaps, dtype=values.dtype)
-    memory.fill_(7)
-    inverse = sorted(range(len(order)), key=order.__getitem__)
-    view = memory.permute(inverse)[tuple(slice(size) for size in values.shape)]
-    return view.copy_(values)
-
-
-@st.composite
-def operands(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    m, n, k = draw(sizes), draw(sizes), draw(sizes)
-    batch = draw(st.lists(st.integers(1, 3), max_size=2))
-    dtype = draw(st.sampled_from(FLOATS))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    made = []
-    for rows, columns in ((m, k), (k, n)):
-        own = batch[draw(st.integers(0, len(batch))) :]
-        own = [1 if draw(st.booleans()) else size for size in own]
-        values = torch.randn(*own, rows, columns, generator=generator).clamp(-1, 1).to(dtype)
-        made.append(strided(values, draw))
-    return made[0], made[1]
-
-
-@quiet
-@given(operands())
+@examples
+@given(operands)
 def test_gemm(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = pair
     result = torch.ops.shmgemm.gemm(a, b)
@@ -80,8 +52,8 @@ def test_gemm(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert_close(result, reference(a, b), a.shape[-1])
 
 
-@quiet
-@given(operands(), st.booleans(), st.booleans())
+@examples
+@given(operands, st.booleans(), st.booleans())
 def test_linear(pair: tuple[torch.Tensor, torch.Tensor], has_bias: bool, vector: bool) -> None:
     a, b = pair
     if vector:
@@ -93,8 +65,8 @@ def test_linear(pair: tuple[torch.Tensor, torch.Tensor], has_bias: bool, vector:
     assert_close(result, wanted if bias is None else wanted + bias.double(), a.shape[-1] + 1)
 
 
-@pytest.mark.parametrize("out_dtype", FLOATS)
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("out_dtype", draws.FLOATS)
+@pytest.mark.parametrize("dtype", draws.FLOATS)
 def test_out_dtype_rounds_once(dtype: torch.dtype, out_dtype: torch.dtype) -> None:
     a, b = torch.randn(5, 300).to(dtype), torch.randn(300, 7).to(dtype)
     result = shmgemm.gemm(a, b, out_dtype=out_dtype)
@@ -104,7 +76,7 @@ def test_out_dtype_rounds_once(dtype: torch.dtype, out_dtype: torch.dtype) -> No
     )
 
 
-@quiet
+@examples
 @given(sizes, sizes, st.sampled_from([1, 7, 1025, 3000]), st.integers(0, 2**31))
 def test_int8_is_exact(m: int, n: int, k: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -173,7 +145,7 @@ def slices(draw: st.DrawFn) -> tuple[torch.Tensor, bool]:
     return view, plain or turned
 
 
-@quiet
+@examples
 @given(slices(), st.integers(1, 5))
 def test_what_a_command_can_say_is_not_copied_and_the_rest_once(
     device: Any, cut: tuple[torch.Tensor, bool], n: int

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmgemm
@@ -17,9 +17,7 @@ import shmgemm
 DEVICES = 3
 LIMIT_S = 30.0
 Records = Callable[[], list[Any]]
-quiet = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+examples = settings(max_examples=40)
 ONES = {size: np.ones((size, size), "float32") for size in (8, 40, 150)}
 
 
@@ -111,7 +109,7 @@ steps = st.one_of(
 )
 
 
-@quiet
+@examples
 @given(st.lists(steps, max_size=40))
 def test_any_order_of_streams_and_events(records: Records, program: list[tuple[Any, ...]]) -> None:
     """start = the latest of arrival, what is waited for, the stream's previous op, its device."""
