@@ -22,7 +22,7 @@ import pytest
 
 from shmgemm import _core, abi, hardware, sst
 from shmgemm import abi_link as link
-from shmgemm.session import default_engine_path
+from shmgemm.engine import default_engine_path
 
 DEADLINE_S = 30.0
 ENGINES = ["embedded", "sst"]

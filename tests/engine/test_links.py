@@ -675,8 +675,8 @@ def test_the_guests_arena_is_the_guests(embedded: Linked) -> None:
 )
 def test_a_session_that_cannot_be(given: dict[str, Any], told: str) -> None:
     from shmgemm import _core, hardware
+    from shmgemm.engine import default_engine_path
     from shmgemm.errors import Unsupported
-    from shmgemm.session import default_engine_path
 
     with pytest.raises(Unsupported, match=told):
         _core.Session(

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import shmgemm
 from shmgemm import _guest_path, abi, errors, guest
-from shmgemm.session import _make_current
+from shmgemm.session import make_current
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
@@ -235,9 +235,9 @@ def test_only_records_travel_and_all_counters_agree(
 def computing_on(session: shmgemm.Session) -> Iterator[None]:
     """That session's device computes, whichever was opened last."""
     former = shmgemm.current()
-    _make_current(session)
+    make_current(session)
     yield
-    _make_current(former)
+    make_current(former)
 
 
 def control(session: shmgemm.Session, before: dict[str, Any]) -> None:

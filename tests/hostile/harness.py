@@ -23,7 +23,8 @@ import numpy.random  # now: a fork while another thread imports it would leave i
 
 import shmgemm
 from shmgemm import abi, settings, sst
-from shmgemm.session import Session, default_engine_path
+from shmgemm.engine import default_engine_path
+from shmgemm.session import Session
 
 FLOAT32 = int(abi.Dtype.FLOAT32)
 SMALL_REGION = "8MiB"

@@ -32,7 +32,7 @@ from harness import (
 )
 
 import shmgemm
-from shmgemm import _core, abi
+from shmgemm import _core, _runtime, abi
 
 LONG = 300  # of a LongProduct: some tenths of a second
 
@@ -234,7 +234,7 @@ def test_fifty_that_die() -> None:
 
 def die_attached(round: int) -> None:
     try:
-        core = _core.Session.attach(path=str(shmgemm.session._runtime.socket_of("train")))
+        core = _core.Session.attach(path=str(_runtime.socket_of("train")))
         if round % 3 == 1:
             for _ in range(50):
                 core.submit_raw(bytes(abi.Command(op=abi.Op.NOOP)))

@@ -14,7 +14,8 @@ import pytest
 from harness import array, open_small, product_is_right, start, wait_for
 
 from shmgemm import DeviceLost, SessionClosed, ShmgemmError, _core, hardware
-from shmgemm.session import Session, default_engine_path
+from shmgemm.engine import default_engine_path
+from shmgemm.session import Session
 
 Check = Callable[[], None]
 

@@ -56,8 +56,7 @@ def test_child_of_a_fork_opens_its_own_session(leave: str) -> None:
         a = np.ones((4, 8), np.float32)
         c = shmgemm.gemm(a, np.ones((8, 3), np.float32))
         assert (np.asarray(c) == 8.0).all()
-        from shmgemm import session as module
-        assert module.current().core.engine_pid != engine
+        assert shmgemm.current().core.engine_pid != engine
     """
     output, errors = finish(python(FORK.format(child=child.strip(), leave=leave)))
     assert output.strip() == "status 0"

@@ -26,7 +26,7 @@ from harness import (
 
 import shmgemm
 from shmgemm import DeviceLost, ProtocolError, ShmgemmError, Unsupported, abi
-from shmgemm.session import default_engine_path
+from shmgemm.engine import default_engine_path
 
 
 def test_missing_engine_names_the_path_and_the_remedy(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_the_command_line_says_how_many(tmp_path: Path) -> None:
     import subprocess
 
     script = tmp_path / "pids.py"
-    script.write_text("import shmgemm; print(len(shmgemm.session.current().engine_pids))\n")
+    script.write_text("import shmgemm; print(len(shmgemm.current().engine_pids))\n")
     words = [sys.executable, "-m", "shmgemm", "run", "--devices", "2", "--processes", "2"]
     done = subprocess.run(
         [*words, str(script)], capture_output=True, text=True, timeout=60, cwd=tmp_path

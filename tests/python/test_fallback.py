@@ -185,9 +185,9 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(devices: int) -
 def no_session() -> Iterator[None]:
     """No session is current when the test begins, the module's again when it has ended."""
     former = session_module.current_or_none()
-    session_module._make_current(None)
+    session_module.make_current(None)
     yield
-    session_module._make_current(former)
+    session_module.make_current(former)
 
 
 class Worker:

@@ -24,6 +24,7 @@ import pytest
 
 import shmgemm
 from shmgemm import _core, cli, hardware, plugins
+from shmgemm.engine import default_engine_path
 
 BAD_MODEL = Path(__file__).parents[1] / "plugins" / "bad_model.cpp"
 INCLUDE = Path(plugins.__file__).parent / "include"
@@ -276,7 +277,7 @@ def test_the_engine_checks_for_itself(bad_model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("no plug-in")
     with pytest.raises(shmgemm.Unsupported, match=r"engine: plug-in .*text\.so.*not an ELF file"):
         _core.Session(
-            engine_path=shmgemm.session.default_engine_path(),
+            engine_path=default_engine_path(),
             parameters={},
             plugins=[str(tmp_path / "text.so")],
             region_bytes=8 << 20,

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from shmgemm import errors as errors
     from shmgemm._tensors import empty as empty
     from shmgemm._tensors import to_region as to_region
+    from shmgemm.attaching import attach as attach
+    from shmgemm.attaching import connect as connect
     from shmgemm.functional import offload_functional as offload_functional
     from shmgemm.futures import Future as Future
     from shmgemm.nn import DeviceLinear as DeviceLinear
     from shmgemm.offload import offload_ as offload_
     from shmgemm.offload import restore_ as restore_
+    from shmgemm.opening import current as current
+    from shmgemm.opening import open as open
     from shmgemm.ops import batch as batch
     from shmgemm.ops import gemm as gemm
     from shmgemm.ops import gemm_async as gemm_async
@@ -35,10 +39,6 @@ if TYPE_CHECKING:
     from shmgemm.profiling import profile as profile
     from shmgemm.profiling import stats as stats
     from shmgemm.session import Session as Session
-    from shmgemm.session import attach as attach
-    from shmgemm.session import connect as connect
-    from shmgemm.session import current as current
-    from shmgemm.session import open as open
     from shmgemm.sharding import shard_linear_ as shard_linear_
     from shmgemm.streams import Event as Event
     from shmgemm.streams import Stream as Stream
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 
 # name -> (module with torch, module without it)
 _HOMES = {
-    "open": ("session", "session"),
-    "connect": ("session", "session"),
-    "attach": ("session", "session"),
-    "current": ("session", "session"),
+    "open": ("opening", "opening"),
+    "connect": ("attaching", "attaching"),
+    "attach": ("attaching", "attaching"),
+    "current": ("opening", "opening"),
     "Session": ("session", "session"),
     "gemm": ("ops", "_arrays"),
     "linear": ("ops", "_arrays"),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmgemm import _core, _dtypes, _fallback
+from shmgemm import opening as _opening  # noqa: F401 - opens the default session
 from shmgemm._plan import Plan, plan
 from shmgemm.errors import ShmgemmError, Unsupported
 from shmgemm.futures import Future, Together

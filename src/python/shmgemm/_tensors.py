@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shmgemm import _core, _dtypes
-from shmgemm import session as _session  # noqa: F401 - opens the default session
+from shmgemm import opening as _opening  # noqa: F401 - opens the default session
 from shmgemm.errors import RegionFull, Unsupported
 
 CODES = {getattr(torch, name): code for name, code in _dtypes.CODES.items()}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from shmgemm import _pending, _tensors, session, settings
+from shmgemm import _pending, _tensors, opening, session, settings
 from shmgemm import nn as device_nn
 from shmgemm._dtypes import FLOATS, check_sim_device
 from shmgemm.errors import RegionFull, Unsupported
@@ -254,7 +254,7 @@ def _placement(placement: Placement | None, sim_device: int) -> Callable[[nn.Mod
             " (module, name)"
         )
     turns = itertools.count()
-    return lambda _module, _name: next(turns) % session.current().devices
+    return lambda _module, _name: next(turns) % opening.current().devices
 
 
 def _settle_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -300,13 +300,13 @@ def _open_for(weight_bytes: int) -> None:
     region_bytes = max(setting.value, 1 << (2 * weight_bytes).bit_length())
     if setting.origin == "default":
         try:
-            session.open(region=region_bytes)
+            opening.open(region=region_bytes)
             return
         except (
             RegionFull
         ):  # more than the machine has: the smaller one, and no room for some weights
             pass
-    session.current()
+    opening.current()
 
 
 def _switch_off_fused_paths(model: nn.Module) -> None:

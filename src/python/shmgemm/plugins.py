@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import _core, settings
+from .engine import default_engine_path
 
 _CHECK_S = 10.0
 _checked: set[str] = set()
@@ -54,8 +55,6 @@ def _check(path: str) -> None:
     """
     if path in _checked:
         return
-    from .session import default_engine_path
-
     try:
         ended = subprocess.run(
             [default_engine_path(), "--check-plugin", path],

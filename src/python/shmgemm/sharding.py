@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shmgemm import _core, _dtypes, _fallback, _kernels, _tensors, session
+from shmgemm import _core, _dtypes, _fallback, _kernels, _tensors, opening
 from shmgemm import nn as device_nn
 from shmgemm._checks import check_linear
 from shmgemm._dtypes import check_sim_device
@@ -88,7 +88,7 @@ def shard_linear_(
 
 def _check_devices(devices: int | Sequence[int]) -> tuple[int, ...]:
     numbers = tuple(range(devices)) if isinstance(devices, int) else tuple(devices)
-    there = session.current().devices
+    there = opening.current().devices
     if not numbers:
         raise Unsupported(f"shard_linear_: got devices {devices!r}; expected one at least")
     for number in numbers:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import _core, session
+from . import opening as _opening  # noqa: F401 - opens the default session
 from ._dtypes import check_sim_device
 from .errors import SessionClosed, Unsupported
 

@@ -220,7 +220,7 @@ def measure(
 ) -> dict[str, Timing | None]:
     """Run `shmgemm-measure`, the C++ side, on some hardware or the default: "ours" and "floor"."""
     from .. import hardware, settings, sst
-    from ..session import default_engine_path
+    from ..engine import default_engine_path
 
     path: str = settings.resolve("engine_path", None) or default_engine_path()
     engine_words: list[str] = []

@@ -45,7 +45,7 @@ def add_plugin_option(parser: argparse._ActionsContainer, default: str | None = 
 
 
 def open_session(args: argparse.Namespace) -> Session:
-    from ..session import open
+    from ..opening import open
 
     return open(
         args.engine,

@@ -154,7 +154,7 @@ def _package() -> Finding:
 def _engine() -> Finding:
     try:
         from .. import settings
-        from ..session import default_engine_path
+        from ..engine import default_engine_path
     except ImportError:
         return Finding("engine", False, "not looked for: shmgemm does not import")
     path = settings.resolve("engine_path") or default_engine_path()

@@ -82,7 +82,7 @@ def _check(args: argparse.Namespace) -> None:
 def _engine_words(args: argparse.Namespace, region: Path, link: Path) -> list[str]:
     """What starts the engine: it serves `region` at `link`, and ends with this process."""
     from .. import hardware, settings, sst
-    from ..session import default_engine_path
+    from ..engine import default_engine_path
 
     described = hardware.load(settings.resolve("hardware", args.hardware))
     devices = settings.resolve("devices", args.devices)
