@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
         "test_numerics.py",
         "test_async.py",
         "test_batch.py",
+        "test_compat.py",
     ],
 )
 def test_without_the_extension(name: str) -> None:

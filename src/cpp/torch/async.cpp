@@ -118,20 +118,25 @@ std::shared_ptr<Block> run(Session& session, std::vector<Described>& described) 
   }
 }
 
-// The results of (A, B) pairs, or None where one of them is not simple.
-py::object batch(const std::vector<std::pair<at::Tensor, at::Tensor>>& pairs,
-                 std::int64_t sim_device) {
+// (A, B) is a product, (input, weight, bias) a linear one.
+bool describe(const py::tuple& product, std::int64_t sim_device, Described& described) {
+  const auto first = product[0].cast<at::Tensor>(), second = product[1].cast<at::Tensor>();
+  if (product.size() == 2) return describe_gemm(first, second, sim_device, "gemm", described);
+  const auto bias = product[2].cast<std::optional<at::Tensor>>();
+  return describe_linear(first, second, bias, sim_device, "linear", described);
+}
+
+// The results, or None where one of the products is not simple.
+py::object batch(const std::vector<py::tuple>& products, std::int64_t sim_device) {
   const auto session = current_session_or_null();
-  std::vector<Described> described(pairs.size());
-  if (session == nullptr || pairs.empty()) return py::none();
-  for (std::size_t i = 0; i < pairs.size(); ++i) {
-    if (!describe_gemm(pairs[i].first, pairs[i].second, sim_device, "gemm", described[i])) {
-      return py::none();
-    }
+  std::vector<Described> described(products.size());
+  if (session == nullptr || products.empty()) return py::none();
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    if (!describe(products[i], sim_device, described[i])) return py::none();
   }
   const auto block = run(*session, described);
-  py::list results(pairs.size());
-  for (std::size_t i = 0; i < pairs.size(); ++i) {
+  py::list results(products.size());
+  for (std::size_t i = 0; i < products.size(); ++i) {
     const Described& one = described[i];
     results[i] = tensor_in(block, const_cast<void*>(one.call.c.data), one.shape, one.out_type);
   }
@@ -150,7 +155,7 @@ void register_async(py::module_& module) {
   module.def("send_gemm", &send_gemm, "a"_a, "b"_a, "sim_device"_a);
   module.def("send_linear", &send_linear, "input"_a, "weight"_a, "bias"_a, "sim_device"_a,
              "after"_a.none(true));
-  module.def("batch", &batch, "pairs"_a, "sim_device"_a);
+  module.def("batch", &batch, "products"_a, "sim_device"_a);
 }
 
 }  // namespace shmgemm::torch_op

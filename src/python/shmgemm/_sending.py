@@ -89,7 +89,7 @@ def gemm_async(
     try:
         under_way, value = _send_gemm(extension, a, b, out_dtype, sim_device)
     except ShmgemmError as error:
-        fallen = _after_error(error, a, b, out_dtype)
+        fallen = gemm_after_error(error, a, b, out_dtype)
         return Future(None, fallen if finish is None else finish(fallen))
     rescue = partial(_rescue, "gemm", a, b, None, value.shape, value.dtype)
     return Future(under_way, value, rescue, finish)
@@ -141,12 +141,9 @@ def send_linear(
     """
 
     def rescue(error: ShmgemmError) -> Tensor:
-        if isinstance(error, Unsupported):
-            raise error
-        dtype = DTYPES[check_linear(input, weight, bias)]
-        settle_input()
-        shape = (*input.shape[:-1], weight.shape[0])
-        return _rescue("linear", input, weight.detach().mT, bias, shape, dtype, error)
+        if not isinstance(error, Unsupported):
+            settle_input()
+        return linear_after_error(error, input, weight, bias)
 
     outer_scope = _core.scope()
     try:
@@ -191,43 +188,7 @@ def _send(
     return Together(parts, (*operands, calls.held, calls.result)), calls.result
 
 
-def batch(extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int) -> list[Tensor]:
-    check_sim_device(sim_device)
-    tensors = [tensor for pair in pairs for tensor in pair]
-    if not is_plain(*tensors):
-        for a, b in pairs:  # before the first is sent
-            check_gemm(a, b, None)
-        return [gemm_op(a, b, sim_device=sim_device) for a, b in pairs]
-    try:
-        results = _send_together(extension, pairs, sim_device)
-    except ShmgemmError as error:
-        results = [_after_error(error, a, b, None) for a, b in pairs]
-    if not needs_grad(*tensors):
-        return results
-    return [
-        _gradients.attach_gemm(a, b, None, sim_device, result) if needs_grad(a, b) else result
-        for (a, b), result in zip(pairs, results, strict=True)
-    ]
-
-
-def _send_together(
-    extension: Any, pairs: list[tuple[Tensor, Tensor]], sim_device: int
-) -> list[Tensor]:
-    session = _core.current_session()
-    if extension is not None:
-        results: list[Tensor] | None = extension.batch(pairs, sim_device)
-        if results is not None:
-            return results
-    for a, b in pairs:  # before the first is sent
-        check_gemm(a, b, None)
-    each = [_kernels.gemm_calls(session, a, b, None, sim_device) for a, b in pairs]
-    together = [call for product in each for call in product.calls]
-    if together:
-        session.gemm_batch(together)
-    return [product.result for product in each]
-
-
-def _after_error(
+def gemm_after_error(
     error: ShmgemmError, a: Tensor, b: Tensor, out_dtype: torch.dtype | None
 ) -> Tensor:
     if isinstance(error, Unsupported):
@@ -235,3 +196,13 @@ def _after_error(
     dtype = DTYPES[check_gemm(a, b, out_dtype)]
     leading = broadcast_batch(a.shape[:-2], b.shape[:-2], "shmgemm.gemm")
     return _rescue("gemm", a, b, None, (*leading, a.shape[-2], b.shape[-1]), dtype, error)
+
+
+def linear_after_error(
+    error: ShmgemmError, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    if isinstance(error, Unsupported):
+        raise error
+    dtype = DTYPES[check_linear(input, weight, bias)]
+    shape = (*input.shape[:-1], weight.shape[0])
+    return _rescue("linear", input, weight.detach().mT, bias, shape, dtype, error)

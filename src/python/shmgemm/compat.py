@@ -17,10 +17,10 @@ except ModuleNotFoundError as error:
         "shmgemm.compat needs torch, which is not installed: pip install torch"
     ) from None
 
-from shmgemm._checks import check_gemm, check_linear
+from shmgemm._batch import Gemm, Linear, Product, batch
 from shmgemm.errors import Unsupported
 from shmgemm.nn import DeviceLinear
-from shmgemm.ops import gemm, gemm_async, linear_async
+from shmgemm.ops import extension, gemm
 
 __all__ = ["DeviceGEMM", "DeviceLinear", "device_batch_gemm", "device_gemm"]
 
@@ -45,20 +45,17 @@ class DeviceGEMM:
 
 
 def device_batch_gemm(products: Iterable[Mapping[str, Any]]) -> list[Tensor]:
-    """Products of any shapes, sent together; their results in the same order.
+    """Products of any shapes in one submission, as shmgemm.batch; results in the same order.
 
     Each is {"type": "GEMM", "A": A[..., M, K], "B": B[..., K, N]} or {"type": "LINEAR", "input":
     input[..., K], "weight": weight[N, K], "bias": bias[N]}, the bias or None being optional.
     Differentiable. Raises Unsupported, with the number of the product and the key, before anything
     is sent.
     """
-    sent = []
-    for kind, operands in [_checked(i, product) for i, product in enumerate(products)]:
-        sent.append(gemm_async(*operands) if kind == "GEMM" else linear_async(*operands))
-    return [future.result() for future in sent]
+    return batch(extension(), [_checked(i, product) for i, product in enumerate(products)], 0)
 
 
-def _checked(index: int, product: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def _checked(index: int, product: Mapping[str, Any]) -> Product:
     where = f"device_batch_gemm: product {index}"
     if not isinstance(product, Mapping):
         raise Unsupported(f"{where}: got {type(product).__name__}; expected a dict")
@@ -76,12 +73,10 @@ def _checked(index: int, product: Mapping[str, Any]) -> tuple[str, list[Any]]:
     bias = product.get("bias")
     if bias is not None and not isinstance(bias, Tensor):
         raise Unsupported(f"{where}, key 'bias': got {type(bias).__name__}; expected a tensor")
-    operands = [product[key] for key in names]
+    first, second = (product[key] for key in names)
+    checked = Gemm(first, second) if kind == "GEMM" else Linear(first, second, bias)
     try:
-        if kind == "GEMM":
-            check_gemm(operands[0], operands[1], None)
-            return kind, operands
-        check_linear(operands[0], operands[1], bias)
+        checked.check()
     except Unsupported as error:
         raise Unsupported(f"{where}: {error}") from None
-    return kind, [*operands, bias]
+    return checked

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shmgemm import _arrays, _gradients, _kernels, _sending, _transforms
+from shmgemm import _arrays, _batch, _gradients, _kernels, _sending, _transforms
 from shmgemm._library import gemm_op, library, linear_op
 from shmgemm.futures import Future
 
@@ -64,7 +64,7 @@ def batch(products: Iterable[tuple[Any, Any]], *, sim_device: int = 0) -> list[A
     """
     pairs = [(a, b) for a, b in products]
     if all(isinstance(x, Tensor) for pair in pairs for x in pair):
-        return _sending.batch(_extension, pairs, sim_device)
+        return _batch.batch(_extension, [_batch.Gemm(a, b) for a, b in pairs], sim_device)
     return _arrays.batch(pairs, sim_device=sim_device)
 
 
