@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,26 @@ def test_linear() -> None:
     bias = np.arange(5, dtype="float32")
     np.testing.assert_array_equal(shmgemm.linear(x, w, bias), x @ w.T + bias)
     np.testing.assert_array_equal(shmgemm.linear(x[0, 0], w, bias), x[0, 0] @ w.T + bias)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[:, :5], lambda x: x[:, ::2], lambda x: x.swapaxes(0, 1), lambda x: x.mT[:, :6]],
+    ids=["first rows", "every other row", "transposed", "columns"],
+)
+def test_rows_that_do_not_fold_are_one_product_and_one_copy(
+    device: Any, view: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    x = view(np.random.default_rng(5).integers(-8, 9, (3, 9, 16)).astype("float32"))
+    w, bias = _arrays.empty(7, x.shape[-1]), np.arange(7, dtype="float32")
+    w[...] = np.arange(7)[:, np.newaxis]
+    before = device.stats()
+    results = shmgemm.linear(x, w), shmgemm.linear_async(x, w, bias).result()
+    after = device.stats()
+    for result, added in zip(results, (0, bias), strict=True):
+        np.testing.assert_array_equal(result, x.astype(float) @ w.astype(float).T + added)
+    assert after["ops"] - before["ops"] == 2
+    assert after["bytes_copied"] - before["bytes_copied"] == 2 * x.nbytes + bias.nbytes
 
 
 def test_arrays_in_the_region_are_not_copied(device: Any) -> None:

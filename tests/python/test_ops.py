@@ -96,6 +96,42 @@ def test_int8_linear_takes_an_int32_bias() -> None:
     assert torch.equal(shmgemm.linear(x, w, bias).long(), wanted)
 
 
+@pytest.mark.parametrize("home", [torch.empty, shmgemm.empty], ids=["outside", "in the region"])
+@pytest.mark.parametrize("dtype", draws.INPUTS)
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[:, :5], lambda x: x[:, ::2], lambda x: x.transpose(0, 1), lambda x: x.mT[:, :6]],
+    ids=["first rows", "every other row", "transposed", "columns"],
+)
+def test_rows_that_do_not_fold_are_copied_once(
+    device: Any, view: Callable[[Any], Any], dtype: torch.dtype, home: Callable[..., Any]
+) -> None:
+    x = view(home(3, 9, 16, dtype=dtype).copy_(torch.randint(-8, 9, (3, 9, 16))))
+    weight = shmgemm.empty(7, x.shape[-1], dtype=dtype).copy_(torch.ones(7, x.shape[-1]))
+    for product in (shmgemm.linear, lambda *both: shmgemm.linear_async(*both).result()):
+        before = device.stats()
+        with torch.profiler.profile() as seen:
+            result = product(x, weight)
+        after = device.stats()
+        assert torch.equal(result, (x.double() @ weight.double().mT).to(result.dtype))
+        assert after["ops"] - before["ops"] == 1
+        assert after["bytes_copied"] - before["bytes_copied"] == x.nbytes
+        # What is counted is all: torch has made no copy of its own before.
+        assert "aten::clone" not in {event.name for event in seen.events()}
+
+
+def test_without_room_for_the_copy_of_rows_it_falls_back() -> None:
+    x = torch.ones(3, 900, 1000)[:, :300]
+    weight = torch.ones(2, 1000)
+    with shmgemm.open(region=4 << 20, strict=False) as session:
+        held = shmgemm.empty(session.stats()["heap_bytes"] // 8)
+        for product in (shmgemm.linear, lambda *both: shmgemm.linear_async(*both).result()):
+            with pytest.warns(shmgemm.FallbackWarning):
+                assert (product(x, weight) == 1000).all()
+        assert session.stats()["ops"] == 0
+        del held
+
+
 def test_expanded_and_overlapping_operands() -> None:
     row = torch.randn(6)
     windows = torch.randn(30).as_strided((8, 6), (3, 1))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmgemm._plan import Plan, plan
+from shmgemm._plan import Plan, plan, plan_linear
 from shmgemm.errors import Unsupported
 
 sizes = st.integers(1, 3)
@@ -71,6 +71,23 @@ def test_a_folded_linear_is_one_tall_command() -> None:
     steps = plan((2, 3, 4, 8), (96, 32, 8, 1), (8, 5), (5, 1))
     assert (steps.m, steps.n, steps.k, steps.batch, len(steps.starts)) == (24, 5, 8, 1, 1)
     assert steps.shape == (2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("strides", "dense"),
+    [
+        ((96, 32, 8, 1), False),
+        ((8, 16, 48, 1), True),  # permuted
+        ((192, 64, 8, 1), True),  # the first rows of longer ones
+        ((12, 4, 1, 24), False),  # transposed, and folds
+    ],
+)
+def test_a_linear_product_is_one_tall_command(strides: tuple[int, ...], dense: bool) -> None:
+    steps, is_dense = plan_linear((2, 3, 4, 8), strides, (8, 5), (5, 1))
+    assert is_dense is dense
+    assert (steps.m, steps.n, steps.k, steps.batch) == (24, 5, 8, 1)
+    assert (steps.shape, steps.starts) == ((2, 3, 4, 5), [(0, 0, 0)])
+    assert steps.a[1:] == ((8, 1) if dense else strides[2:])
 
 
 def test_one_batch_stride_is_one_command() -> None:

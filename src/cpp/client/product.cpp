@@ -18,7 +18,8 @@ Product::Product(Heap& heap, const GemmCall& call) : call_(call) {
   if (c_.overlaps(a_) || c_.overlaps(b_) || c_.overlaps(bias_)) {
     c_ = stage_output(heap, call.c, call.batch, call.m, call.n, out_bytes, call.accumulate);
   }
-  bytes_copied_ = a_.bytes_copied + b_.bytes_copied + c_.bytes_copied + bias_.bytes_copied;
+  bytes_copied_ =
+      call.bytes_copied + a_.bytes_copied + b_.bytes_copied + c_.bytes_copied + bias_.bytes_copied;
 }
 
 shmgemm_command Product::command() const {

@@ -48,8 +48,9 @@ struct GemmCall {
   const void* bias = nullptr;  // n elements: float32 for float types, int32 for int8
   bool accumulate = false;
   std::uint8_t device = 0;
-  std::uint32_t stream = 0;  // 0: the device's own
-  StreamMark after;          // of this session: it starts when that has ended
+  std::uint32_t stream = 0;        // 0: the device's own
+  StreamMark after;                // of this session: it starts when that has ended
+  std::uint64_t bytes_copied = 0;  // of its operands by the caller: counted with what is staged
 };
 
 // Numbers below are the devices' own streams.

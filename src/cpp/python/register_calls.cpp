@@ -39,7 +39,8 @@ void register_records(py::module_& module) {
   py::class_<GemmCall>(module, "GemmCall")
       .def(py::init(&call_of), "name"_a, "m"_a, "n"_a, "k"_a, "batch"_a, "dtype_in"_a,
            "dtype_out"_a, "a"_a, "b"_a, "c"_a, "bias"_a = 0, "accumulate"_a = false, "device"_a = 0,
-           "after"_a = nullptr);
+           "after"_a = nullptr)
+      .def_readwrite("bytes_copied", &GemmCall::bytes_copied);
   py::class_<OpRecord>(module, "OpRecord")
       .def_property_readonly("name", [](const OpRecord& self) { return self.name; })
       .def_readonly("scope", &OpRecord::scope)

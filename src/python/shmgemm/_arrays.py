@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shmgemm import _core, _dtypes, _fallback
 from shmgemm import opening as _opening  # noqa: F401 - opens the default session
-from shmgemm._plan import Plan, plan
+from shmgemm._plan import Plan, plan, plan_linear
 from shmgemm.errors import ShmgemmError, Unsupported
 from shmgemm.futures import Future, Together
 
@@ -90,12 +90,12 @@ def batch(pairs: list[tuple[object, object]], *, sim_device: int = 0) -> list[Ar
     products = [_gemm(a, b, None, sim_device) for a, b in pairs]
     try:
         sent = [product.place() for product in products]
-        together = [call for _, calls in sent for call in calls]
+        together = [call for _, calls, _ in sent for call in calls]
         if together:
             _core.current_session().gemm_batch(together)
     except ShmgemmError as error:
         return [product.rescue(error) for product in products]
-    return [result for result, _ in sent]
+    return [result for result, *_ in sent]
 
 
 def gemm_async(
@@ -107,9 +107,8 @@ def gemm_async(
 
 def _gemm(a: object, b: object, out_dtype: Any, sim_device: int) -> _Product:
     op = "shmgemm.gemm"
-    return _product(
-        _operand(a, op, "a", 2), _operand(b, op, "b", 2), None, out_dtype, sim_device, op
-    )
+    first, second = _operand(a, op, "a", 2), _operand(b, op, "b", 2)
+    return _product(first, second, None, out_dtype, sim_device, is_linear=False)
 
 
 def linear_async(
@@ -127,7 +126,7 @@ def linear_async(
         )
     rows = x[np.newaxis] if x.ndim == 1 else x
     take = (lambda result: result[0]) if x.ndim == 1 else None
-    return _product(rows, w.T, vector, None, sim_device, op).send(take)
+    return _product(rows, w.T, vector, None, sim_device, is_linear=True).send(take)
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,7 @@ class _Product:
 
     a: Array
     b: Array
+    dense_a: bool  # the commands read a dense copy of A, made in the region
     bias: Any  # dense, as devices read it, or None
     steps: Plan
     code: int
@@ -144,14 +144,22 @@ class _Product:
     sim_device: int
     op: str
 
-    def place(self) -> tuple[Array, list[_core.GemmCall]]:
-        """Where the result will lie, and what to send for it."""
-        result = _new(self.steps.shape, self.out_code, self.dtype)
+    def place(self) -> tuple[Array, list[_core.GemmCall], Array]:
+        """Where the result will lie, what to send for it, and A as that reads it."""
+        result, a = _new(self.steps.shape, self.out_code, self.dtype), self.a
         if not self.steps.starts:
             result[...] = 0 if self.bias is None else self.bias
-        return result, [self._call(result, *starts) for starts in self.steps.starts]
+        if self.dense_a:
+            a = _new(a.shape, self.code, a.dtype)
+            a[...] = self.a
+        calls = [self._call(a, result, *starts) for starts in self.steps.starts]
+        if self.dense_a:
+            calls[0].bytes_copied = a.nbytes
+        return result, calls, a
 
-    def _call(self, result: Array, a_start: int, b_start: int, c_start: int) -> _core.GemmCall:
+    def _call(
+        self, a: Array, result: Array, a_start: int, b_start: int, c_start: int
+    ) -> _core.GemmCall:
         steps, item = self.steps, self.a.itemsize
         return _core.GemmCall(
             self.op.removeprefix("shmgemm."),
@@ -161,7 +169,7 @@ class _Product:
             steps.batch,
             self.code,
             self.out_code,
-            (self.a.ctypes.data + a_start * item, *steps.a),
+            (a.ctypes.data + a_start * item, *steps.a),
             (self.b.ctypes.data + b_start * item, *steps.b),
             (result.ctypes.data + c_start * result.itemsize, *steps.c, 1),
             0 if self.bias is None else self.bias.ctypes.data,
@@ -171,12 +179,12 @@ class _Product:
 
     def send(self, finish: Callable[[Array], Array] | None = None) -> Future[Array]:
         try:
-            result, calls = self.place()
+            result, calls, a = self.place()
             sent = None
             if calls:
                 session = _core.current_session()
                 parts = [session.gemm_async(call) for call in calls]
-                sent = Together(parts, (self.a, self.b, self.bias, result))
+                sent = Together(parts, (a, self.b, self.bias, result))
         except ShmgemmError as error:
             result, sent = self.rescue(error), None
         if sent is None:
@@ -191,7 +199,10 @@ class _Product:
         return _on_cpu(self.a, self.b, self.bias, self.out_code, self.dtype)
 
 
-def _product(a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, op: str) -> _Product:
+def _product(
+    a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, *, is_linear: bool
+) -> _Product:
+    op = "shmgemm.linear" if is_linear else "shmgemm.gemm"
     if a.dtype != b.dtype:
         raise Unsupported(f"{op}: expected operands of one dtype, got {a.dtype} and {b.dtype}")
     _dtypes.check_sim_device(sim_device)
@@ -199,18 +210,15 @@ def _product(a: Array, b: Array, bias: Any, out_dtype: Any, sim_device: int, op:
     out_code = _dtypes.output_code(code, None if out_dtype is None else _code(out_dtype))
     if out_code is None:
         raise Unsupported(f"{op}: got out_dtype {out_dtype} for operands of {a.dtype}")
-    item = a.itemsize
-    steps = plan(
-        a.shape,
-        [stride // item for stride in a.strides],
-        b.shape,
-        [stride // item for stride in b.strides],
-        op,
-    )
+    strides = [[stride // x.itemsize for stride in x.strides] for x in (a, b)]
+    if is_linear:
+        steps, dense_a = plan_linear(a.shape, strides[0], b.shape, strides[1])
+    else:
+        steps, dense_a = plan(a.shape, strides[0], b.shape, strides[1], op), False
     if bias is not None:
         bias = np.ascontiguousarray(bias, dtype="int32" if out_code == _dtypes.INT32 else "float32")
     dtype = a.dtype if out_dtype is None else out_dtype
-    return _Product(a, b, bias, steps, code, out_code, dtype, sim_device, op)
+    return _Product(a, b, dense_a, bias, steps, code, out_code, dtype, sim_device, op)
 
 
 def _wrapped_dtype(code: int, dtype: object) -> Any:

@@ -149,6 +149,8 @@ _View = tuple[int, int, int, int]  # address, batch stride, row stride, column s
 class GemmCall:
     """A product as the device is told of it; it must stay as it is until it is done."""
 
+    bytes_copied: int  # of its operands by the caller: counted with what is staged
+
     def __init__(
         self,
         name: str,

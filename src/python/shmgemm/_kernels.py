@@ -1,6 +1,7 @@
 """The CPU kernels: addresses and strides to the session, a product by torch where it fails.
 
-No matrix byte is copied here: operands in the region are used in place, the client stages others.
+Operands in the region are used in place and the client stages others. What no command can say is
+copied here, straight into the region.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 from shmgemm import _core, _dtypes, _fallback, errors
 from shmgemm._checks import check_gemm, check_linear
 from shmgemm._dtypes import check_sim_device
-from shmgemm._plan import Plan, plan
+from shmgemm._plan import Plan, plan, plan_linear
 from shmgemm._tensors import CODES, DTYPES, new
 from shmgemm.errors import ShmgemmError, Unsupported
 
@@ -47,7 +48,7 @@ def gemm_cpu(
             )
     out_code = check_gemm(a, b, out_dtype)
     steps = plan(a_shape, a.stride(), b_shape, b.stride())
-    return _run(steps, a, b, None, out_code, sim_device, scope, label)
+    return _run(steps, a, b, False, None, out_code, sim_device, scope, label)
 
 
 def _run_one(
@@ -122,25 +123,17 @@ def linear_cpu(
         return _run_one(
             input, weight, bias, True, shape, (m, n, k), code, (k, 1), sim_device, scope, label
         )
-    steps, input, matrix = _linear_plan(input, weight)
-    return _run(steps, input, matrix, bias, out_code, sim_device, scope, label)
+    product = _linear_plan(input, weight)
+    return _run(*product, bias, out_code, sim_device, scope, label)
 
 
-def _linear_plan(input: Tensor, weight: Tensor) -> tuple[Plan, Tensor, Tensor]:
-    """The plan, the input (copied where no one command can say it), and the weight as K x N."""
-    op = "shmgemm.linear"
+def _linear_plan(input: Tensor, weight: Tensor) -> tuple[Plan, Tensor, Tensor, bool]:
+    """The plan, the input, the weight as K x N, and whether the input is to be copied densely."""
     rows, matrix = input.detach(), weight.detach().mT
     if rows.dim() == 1:
         rows = rows.unsqueeze(0)
-    steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), op)
-    if (
-        steps.batch > 1 or len(steps.starts) > 1
-    ):  # one product whatever the layout; copied, as by torch
-        rows = input = rows.contiguous()
-        steps = plan(rows.shape, rows.stride(), matrix.shape, matrix.stride(), op)
-    if input.dim() == 1:
-        steps = steps._replace(shape=steps.shape[1:])
-    return steps, input, matrix
+    steps, dense = plan_linear(rows.shape, rows.stride(), matrix.shape, matrix.stride())
+    return steps._replace(shape=(*input.shape[:-1], steps.n)), rows, matrix, dense
 
 
 class Calls(NamedTuple):
@@ -157,21 +150,22 @@ def gemm_calls(
     """Of a[..., M, K] @ b[..., K, N], as the op checks and cuts it."""
     out_code = check_gemm(a, b, out_dtype)
     steps = plan(a.shape, a.stride(), b.shape, b.stride())
-    return _calls(session, steps, a, b, None, out_code, sim_device, "gemm")
+    return _calls(session, steps, a, b, False, None, out_code, sim_device, "gemm")
 
 
 def linear_calls(
     session: _core.Session, input: Tensor, weight: Tensor, bias: Tensor | None, sim_device: int
 ) -> Calls:
     out_code = check_linear(input, weight, bias)
-    steps, input, matrix = _linear_plan(input, weight)
-    return _calls(session, steps, input, matrix, bias, out_code, sim_device, "linear")
+    product = _linear_plan(input, weight)
+    return _calls(session, *product, bias, out_code, sim_device, "linear")
 
 
 def _run(
     steps: Plan,
     a: Tensor,
     b: Tensor,
+    dense_a: bool,
     bias: Tensor | None,
     out_code: int,
     sim_device: int,
@@ -184,7 +178,9 @@ def _run(
         if scope:
             _core.set_scope(scope)
         session = _core.current_session()
-        result, calls, _held = _calls(session, steps, a, b, bias, out_code, sim_device, label)
+        result, calls, _held = _calls(
+            session, steps, a, b, dense_a, bias, out_code, sim_device, label
+        )
         if calls:
             session.gemm_batch(calls)
         return result
@@ -202,6 +198,7 @@ def _calls(
     steps: Plan,
     a: Tensor,
     b: Tensor,
+    dense_a: bool,
     bias: Tensor | None,
     out_code: int,
     sim_device: int,
@@ -212,6 +209,8 @@ def _calls(
         with torch.no_grad():
             return Calls(result.zero_() if bias is None else result.copy_(bias), [], ())
     code = CODES[a.dtype]
+    if dense_a:
+        a = new(tuple(a.shape), code, session).copy_(a)
     if bias is not None:
         bias = device_bias(bias)
     bias_address = 0 if bias is None else bias.data_ptr()
@@ -235,6 +234,8 @@ def _calls(
         )
         for a_start, b_start, c_start in steps.starts
     ]
+    if dense_a:
+        calls[0].bytes_copied = a.nbytes
     return Calls(result, calls, (a, b, bias))
 
 

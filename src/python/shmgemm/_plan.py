@@ -8,6 +8,7 @@ batch, and what is left over becomes several commands. Nothing is copied here.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -99,6 +100,25 @@ def plan(
         (batch.c, n),
         _starts(loops),
     )
+
+
+def plan_linear(
+    shape: Sequence[int],
+    strides: Sequence[int],
+    matrix_shape: Sequence[int],
+    matrix_strides: Sequence[int],
+) -> tuple[Plan, bool]:
+    """Plan input[..., M, K] @ matrix[K, N] as one product, whatever the input's layout.
+
+    True where one command cannot say its rows: then the plan is of a dense copy of the input.
+    """
+    op = "shmgemm.linear"
+    steps = plan(shape, strides, matrix_shape, matrix_strides, op)
+    if steps.batch <= 1 and len(steps.starts) <= 1:
+        return steps, False
+    k = shape[-1]
+    dense = plan((math.prod(shape[:-1]), k), (k, 1), matrix_shape, matrix_strides, op)
+    return dense._replace(shape=steps.shape), True
 
 
 def _batch_strides(shape: Sequence[int], strides: Sequence[int], dimensions: int) -> list[int]:
