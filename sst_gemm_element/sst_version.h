@@ -1,4 +1,4 @@
-// What SST 15.1 and SST 16 spell differently.
+// What SST 15.1 and later ones spell differently.
 #pragma once
 
 #include <sst/core/event.h>
@@ -7,7 +7,7 @@
 
 namespace shmgemm::sst_element {
 
-#if SHMGEMM_SST_MAJOR >= 16
+#if SHMGEMM_SST_MAJOR != 15
 template <typename Class, auto function>
 using EventHandler = SST::Event::Handler<Class, function>;
 template <typename Class, auto function>

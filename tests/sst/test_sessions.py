@@ -298,14 +298,38 @@ def test_statistics_of_a_session_add_up(tmp_path: Path) -> None:
     assert used["memory_write_bytes_c"] == 4 * (7**2 + 48**2 + 100**2)
 
 
+def fake_sst(folder: Path, version: str) -> None:
+    """Where programs answer as those of an SST do."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, answer in (("sst-config", folder), ("sst", version)):
+        program = folder / "bin" / name
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("SST-Core Version (16.0.0)", "16.0.0"),
+        ("SST-Core Version (-dev)", "dev"),
+        ("SST-Core Version (-dev, git branch : devel, SHA: 1.2a9b)", "dev"),
+    ],
+)
+def test_the_version_of_an_sst(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, version: str
+) -> None:
+    fake_sst(tmp_path, said)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert sst.find().version == version
+    fake_sst(tmp_path, "no such thing")
+    with pytest.raises(Unsupported, match=r"says 'no such thing', expected .*install SST again"):
+        sst.find()
+
+
 def test_no_sst_no_element_and_another_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    for name, answer in (("sst-config", tmp_path), ("sst", "SST-Core Version (3.1.4)")):
-        program = tmp_path / "bin" / name
-        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
-        program.chmod(0o755)
+    fake_sst(tmp_path, "SST-Core Version (3.1.4)")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
         with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*was built for SST"):
@@ -317,7 +341,7 @@ def test_no_sst_no_element_and_another_version(
     monkeypatch.setattr(sst, "LIBRARY", "libmissing.so")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*written for SST 15 and 16"):
+        with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*written for SST 15, 16, dev"):
             open_small()
     with pytest.raises(Unsupported, match=r"built before SST was there.*install shmgemm again"):
         open_small()

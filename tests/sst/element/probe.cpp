@@ -12,7 +12,7 @@
 
 #include "sst_gemm_element/timing_model_slot.h"
 
-#if PROBE_SST_MAJOR >= 16
+#if PROBE_SST_MAJOR != 15
 #define PROBE_HANDLER Handler
 #else
 #define PROBE_HANDLER Handler2

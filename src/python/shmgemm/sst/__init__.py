@@ -16,7 +16,7 @@ from ..errors import Unsupported
 from ..hardware import Hardware
 
 LIBRARY = "libshmgemm.so"
-SUPPORTED = ("15", "16")  # major versions that the element is written for
+SUPPORTED = ("15", "16", "dev")  # major versions that the element is written for
 _FOLDER = Path(__file__).parent
 _NO_SST = "no sst-config on PATH: install SST (sst-simulator.org) and put its bin/ on PATH"
 _REBUILD = "install shmgemm again from source (pip install --force-reinstall --no-deps .)"
@@ -24,7 +24,7 @@ _REBUILD = "install shmgemm again from source (pip install --force-reinstall --n
 
 @dataclass(frozen=True)
 class Installation:
-    """An SST: its `sst` executable and its version, "16.0.0"."""
+    """An SST: its `sst` executable and its version, "16.0.0", or "dev" of a checkout."""
 
     executable: str
     version: str
@@ -44,10 +44,14 @@ def find() -> Installation:
     if config is None:
         raise Unsupported(_NO_SST)
     executable = str(Path(_ask(config, "--prefix")) / "bin" / "sst")
-    version = re.search(r"\d+(\.\d+)+", _ask(executable, "--version"))
+    said = _ask(executable, "--version")
+    version = re.search(r"Version \(-?(\d+(\.\d+)+|dev)\b", said)
     if version is None:
-        raise Unsupported(f"{executable} --version names no version: install SST again")
-    return Installation(executable, version[0])
+        raise Unsupported(
+            f"{executable} --version says {said[:80]!r}, expected `SST-Core Version (16.0.0)`:"
+            " install SST again"
+        )
+    return Installation(executable, version[1])
 
 
 def _ask(program: str, option: str) -> str:
@@ -81,7 +85,7 @@ def library_folder() -> Path:
     if installed.major not in SUPPORTED:
         raise Unsupported(
             f"SST {installed.version} is on PATH; the element {LIBRARY} is written for SST"
-            f" {' and '.join(SUPPORTED)}: put one of these on PATH, then {_REBUILD}"
+            f" {', '.join(SUPPORTED)}: put one of these on PATH, then {_REBUILD}"
         )
     raise Unsupported(
         f"this shmgemm was built before SST was there, so it has no {LIBRARY}: {_REBUILD}"
