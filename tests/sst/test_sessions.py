@@ -341,7 +341,9 @@ def test_no_sst_no_element_and_another_version(
     monkeypatch.setattr(sst, "LIBRARY", "libmissing.so")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        with pytest.raises(Unsupported, match=r"SST 3\.1\.4 is on PATH.*written for SST 15, 16, dev"):
+        with pytest.raises(
+            Unsupported, match=r"SST 3\.1\.4 is on PATH.*written for SST 15, 16, dev"
+        ):
             open_small()
     with pytest.raises(Unsupported, match=r"built before SST was there.*install shmgemm again"):
         open_small()
