@@ -70,9 +70,6 @@ def _rescue(
     """The product by torch, counted and warned about, or the error; B is K x N."""
     m, k, n = a.shape[-2] if a.dim() > 1 else 1, a.shape[-1], b.shape[-1]
     _fallback.fall(error, label, m, n, k, math.prod(shape) // max(1, m * n))
-    for mode in _modes():
-        if _only_counts(mode) and label == "linear":
-            mode.fallen_linear_macs += math.prod(shape) * k  # type: ignore[attr-defined]
     with _disable_current_modes():  # it is counted already
         return _kernels.on_cpu(shape, a, b, bias, CODES[dtype])
 
