@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
         "test_async.py",
         "test_batch.py",
         "test_compat.py",
+        "test_pipeline.py",
     ],
 )
 def test_without_the_extension(name: str) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from shmgemm import session, settings
 from shmgemm.errors import FallbackWarning, SessionClosed, ShmgemmError, Unsupported
 
+LINEAR = "linear"  # the name of a linear layer's forward product, also in its record
+
 
 class Counters(NamedTuple):
     """Totals of this process since its start."""
@@ -21,6 +23,7 @@ class Counters(NamedTuple):
     kept_macs: int = 0
     fallen_ops: int = 0
     fallen_macs: int = 0
+    fallen_linear_macs: int = 0  # of those: of linear layers' forward passes
 
 
 _lock = threading.Lock()
@@ -56,10 +59,13 @@ def fall(error: ShmgemmError, op: str, m: int, n: int, k: int, batch: int) -> No
     if isinstance(error, (Unsupported, SessionClosed)) or is_strict():
         raise error
     global _counters
+    macs = m * n * k * batch
     with _lock:
         c = _counters
         _counters = c._replace(
-            fallen_ops=c.fallen_ops + 1, fallen_macs=c.fallen_macs + m * n * k * batch
+            fallen_ops=c.fallen_ops + 1,
+            fallen_macs=c.fallen_macs + macs,
+            fallen_linear_macs=c.fallen_linear_macs + (macs if op == LINEAR else 0),
         )
     batches = f"{batch} x " if batch != 1 else ""
     warnings.warn(

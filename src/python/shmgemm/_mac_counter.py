@@ -21,9 +21,6 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
-from . import _fallback
-from .coverage import LINEAR
-
 aten = torch.ops.aten
 Macs = tuple[int, int]  # all, and of those: certainly a linear layer's
 
@@ -151,7 +148,6 @@ class MacCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
         self.linear_macs = 0
-        self.fallen_linear_macs = 0
         self.uncounted: set[str] = set()
         self._depth = 0  # linear modules that are running
         self._thread = 0
@@ -192,8 +188,6 @@ class MacCounter(TorchDispatchMode):
             result = func(*args, **kwargs)
             self._add(func, count, args)
             return result
-        if func.namespace == "shmgemm":
-            return self._device_op(func, args, kwargs)
         if self._is_composite(func) and not _has_nested(args):
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -202,17 +196,6 @@ class MacCounter(TorchDispatchMode):
         result = func(*args, **kwargs)
         if func is _CONVOLUTION:
             self.macs += _convolution_macs(args[0], args[1], result.shape, args[6])
-        return result
-
-    def _device_op(self, func: Any, args: Any, kwargs: Any) -> Any:
-        # Its MACs come from a record, unless it falls back: inside, where this mode sees nothing.
-        before = _fallback.counters().fallen_macs
-        result = func(*args, **kwargs)
-        if (
-            func.overloadpacket is torch.ops.shmgemm.linear
-            and kwargs.get("label", LINEAR) == LINEAR
-        ):
-            self.fallen_linear_macs += _fallback.counters().fallen_macs - before
         return result
 
     def _add(self, func: Any, count: Callable[..., Macs], args: Any) -> None:

@@ -7,19 +7,22 @@ values first. Where a model leaves them alone until it needs them, its branches 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_map_only
 
 from shmgemm import _sending, ops
 from shmgemm._library import linear_op
-from shmgemm.futures import Future, Sent
+from shmgemm.futures import Future, Sent, length_of
 
 _c: Any = torch._C
 _views: dict[Any, bool] = {}
+_LONGEST_CHAIN = 64  # of products that nobody has waited for: where one fails all behind it follow
 
 
 class PendingTensor(Tensor):
@@ -45,35 +48,21 @@ class PendingTensor(Tensor):
 
     def settled(self) -> Tensor:
         """The plain tensor, once its values are there."""
-        filled = self._future.result()
-        whole = self._future.memory
-        if filled is not whole:  # computed on the CPU after all
-            with torch.no_grad():
-                whole.copy_(filled)
+        self._future.result()
         return self._memory
 
     def unsettled(self) -> tuple[Tensor, Sent | None]:
         """Its memory, and what has to end before that may be read (None: nothing)."""
         return self._memory, self._future.sent
 
-    # Without a storage of its own, torch would find nothing there.
-    def numpy(self, *, force: bool = False) -> Any:
-        return self.settled().numpy(force=force)
-
-    def tolist(self) -> Any:
-        return self.settled().tolist()
-
-    def data_ptr(self) -> int:
-        return self.settled().data_ptr()
-
-    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
-        return repr(self.settled())
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.settled().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.settled().__deepcopy__(memo)  # type: ignore[no-untyped-call,no-any-return]
+    def _change_shape(self, func: Any, args: Any, kwargs: Any) -> PendingTensor:
+        """What unsqueeze_ and the like do: to this tensor, not to others of the same memory."""
+        changed = self.settled().detach()
+        func(changed, *args, **kwargs)
+        with no_dispatch():
+            func(self, *args, **kwargs)
+        self._memory = changed
+        return self
 
     __torch_function__ = _c._disabled_torch_function_impl
 
@@ -83,11 +72,30 @@ class PendingTensor(Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args else None
-        if isinstance(first, PendingTensor) and _is_view(func):
-            future = first._future
-            result = func(first._memory, *args[1:], **kwargs)
-            return tree_map_only(Tensor, lambda view: PendingTensor(view, future), result)
+        if isinstance(first, PendingTensor):
+            if _is_view(func):
+                future = first._future
+                result = func(first._memory, *args[1:], **kwargs)
+                return tree_map_only(Tensor, lambda view: PendingTensor(view, future), result)
+            if torch.Tag.inplace_view in func.tags:
+                return first._change_shape(func, settle(args[1:]), settle(kwargs))
         return func(*settle(args), **settle(kwargs))
+
+
+def _waiting(name: str) -> Callable[..., Any]:
+    def method(self: PendingTensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.settled(), name)(*args, **kwargs)
+
+    return method
+
+
+# What torch does past its dispatcher: without a storage of its own it would find nothing there.
+for _name in (
+    *("numpy", "tolist", "data_ptr", "untyped_storage", "storage", "share_memory_"),
+    *("__dlpack__", "__dlpack_device__", "__format__", "__repr__"),
+    *("__reduce_ex__", "__deepcopy__"),
+):
+    setattr(PendingTensor, _name, _waiting(_name))
 
 
 def linear(
@@ -99,12 +107,22 @@ def linear(
     if not _sending.is_plain(memory, weight, bias) or _sending.needs_grad(memory, weight, bias):
         result: Tensor = linear_op(settle(input), weight, bias, sim_device=sim_device, scope=scope)
         return result
-    if pending is not None and (after is None or after.done()):
+    if pending is not None and (after is None or length_of(after) >= _LONGEST_CHAIN):
         memory, after = pending.settled(), None
     future = _sending.send_linear(
         ops.extension(), memory, weight, bias, sim_device, scope, after, partial(settle, input)
     )
-    return future.result() if future.sent is None else PendingTensor(future.memory, future)
+    if future.sent is None:
+        return future.result()
+    return PendingTensor(future.memory, future.then(partial(_fill, future.memory)))
+
+
+def _fill(memory: Tensor, value: Tensor) -> Tensor:
+    """Where views look for the values, also where the CPU computed them after all."""
+    if value is not memory:
+        with torch.inference_mode():  # it may have been made under it
+            memory.copy_(value)
+    return memory
 
 
 def _is_view(func: Any) -> bool:

@@ -26,7 +26,7 @@ from shmgemm._library import gemm_op, linear_op
 from shmgemm._plan import broadcast_batch
 from shmgemm._tensors import CODES, DTYPES
 from shmgemm.errors import ShmgemmError, Unsupported
-from shmgemm.futures import Future, Sent, Together
+from shmgemm.futures import Chained, Future, Sent, Together
 
 _c: Any = torch._C
 
@@ -70,9 +70,6 @@ def _rescue(
     """The product by torch, counted and warned about, or the error; B is K x N."""
     m, k, n = a.shape[-2] if a.dim() > 1 else 1, a.shape[-1], b.shape[-1]
     _fallback.fall(error, label, m, n, k, math.prod(shape) // max(1, m * n))
-    for mode in _modes():
-        if _only_counts(mode) and label == "linear":
-            mode.fallen_linear_macs += math.prod(shape) * k  # type: ignore[attr-defined]
     with _disable_current_modes():  # it is counted already
         return _kernels.on_cpu(shape, a, b, bias, CODES[dtype])
 
@@ -137,7 +134,7 @@ def send_linear(
     """A linear product of plain tensors, past autograd.
 
     `after` is what will write `input`, sent to the same session and waited for there; where the
-    device fails, `settle_input` waits for it here.
+    device fails, here or there, `settle_input` waits for it here.
     """
 
     def rescue(error: ShmgemmError) -> Tensor:
@@ -150,6 +147,8 @@ def send_linear(
         if scope:
             _core.set_scope(scope)
         under_way, value = _send_linear(extension, input, weight, bias, sim_device, after)
+        if after is not None and under_way is not None:
+            under_way = Chained(under_way, after)
     except ShmgemmError as error:
         return Future(None, rescue(error))
     finally:
@@ -167,14 +166,18 @@ def _send_linear(
     after: Sent | None,
 ) -> tuple[Sent | None, Tensor]:
     session = _core.current_session()
+    own = after.own if isinstance(after, Chained) else after
+    if after is not None and not (extension is not None and isinstance(own, extension.Sent)):
+        after.result()
+        own = None
     if extension is not None:
         sent: tuple[Sent, Tensor] | None = extension.send_linear(
-            input, weight, bias, sim_device, after
+            input, weight, bias, sim_device, own
         )
         if sent is not None:
             return sent
     if after is not None:
-        after.wait(-1.0)
+        after.result()
     calls = _kernels.linear_calls(session, input, weight, bias, sim_device)
     return _send(calls, session, (input, weight))
 

@@ -98,19 +98,21 @@ def linear_vmap(
     return product, 0
 
 
-def _cast(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None or not tensor.is_floating_point():
+def cast(tensor: Tensor) -> Tensor:
+    """As autocast has it."""
+    if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.get_autocast_dtype("cpu"))
 
 
 def gemm_autocast(a: Tensor, b: Tensor, **options: Any) -> Tensor:
     with _c._ExcludeDispatchKeyGuard(_autocast_key):
-        return gemm_op(_cast(a), _cast(b), **options)  # type: ignore[no-any-return]
+        return gemm_op(cast(a), cast(b), **options)  # type: ignore[no-any-return]
 
 
 def linear_autocast(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any
 ) -> Tensor:
     with _c._ExcludeDispatchKeyGuard(_autocast_key):
-        return linear_op(_cast(input), _cast(weight), _cast(bias), **options)  # type: ignore[no-any-return]
+        added = None if bias is None else cast(bias)
+        return linear_op(cast(input), cast(weight), added, **options)  # type: ignore[no-any-return]

@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._fallback import Counters
+from ._fallback import LINEAR, Counters
 
 if TYPE_CHECKING:
     from ._mac_counter import MacCounter
     from .profiling import Record
 
 NO_COUNTERS = Counters()
-LINEAR = "linear"  # records of a linear layer's forward pass bear this name
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,10 @@ def measure(
         matrix += record.macs
         linear += record.macs if record.name == LINEAR else 0
     matrix_total = matrix + left_out.fallen_macs
-    linear_total = linear
+    linear_total = linear + left_out.fallen_linear_macs
     if counter is not None:
         matrix_total += counter.macs
-        linear_total += counter.linear_macs + counter.fallen_linear_macs
+        linear_total += counter.linear_macs
     return Coverage(
         linear=linear / linear_total if linear_total else None,
         matrix=matrix / matrix_total if matrix_total else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -50,6 +51,25 @@ class Together:
     def cancel(self) -> bool:
         cancelled = [part.cancel() for part in self._parts]
         return any(cancelled)
+
+
+class Chained:
+    """A product that reads what another one writes: it is right where that one is."""
+
+    def __init__(self, own: Sent, read: Sent) -> None:
+        self.own = own
+        self._read = read
+        self.length = length_of(read) + 1
+        self.done, self.wait, self.cancel = own.done, own.wait, own.cancel
+
+    def result(self) -> object:
+        self._read.result()
+        return self.own.result()
+
+
+def length_of(sent: Sent) -> int:
+    """How many products are waited for, one after the other, before it is known to be right."""
+    return sent.length if isinstance(sent, Chained) else 1
 
 
 class Future(Generic[T]):
@@ -119,7 +139,7 @@ class Future(Generic[T]):
                 raise TimeoutError(f"the product is not there after {timeout} s")
             self._settle_once(sent)
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error)  # whose frames end with whoever handles it
         return self._value
 
     def then(self, finish: Callable[[T], T]) -> Future[T]:
@@ -151,6 +171,10 @@ class Future(Generic[T]):
                     self._error = final
         except Exception as error:  # CancelledError; KeyboardInterrupt leaves it as it is
             self._error = error
+        if (
+            self._error is not None
+        ):  # its frames hold what was computed with, some out of gc's reach
+            self._error.__traceback__ = self._error.__context__ = None
         if self._error is None and self._finish is not None:
             value = self._finish(value)
         self._value = value

@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # torch.compiler.disable imports all of dynamo
+from torch.utils._python_dispatch import _disable_current_modes
 
-from shmgemm import _core, _dtypes, _fallback, _kernels, _tensors, opening
+from shmgemm import _core, _dtypes, _fallback, _kernels, _pending, _sending, _tensors, opening
 from shmgemm import nn as device_nn
 from shmgemm._checks import check_linear
 from shmgemm._dtypes import check_sim_device
-from shmgemm._library import gemm_op
+from shmgemm._library import gemm_op, linear_op
 from shmgemm._tensors import CODES, new
+from shmgemm._transforms import cast
 from shmgemm.errors import ShmgemmError, Unsupported
 
 
@@ -32,7 +35,8 @@ class DeviceShardedLinear(device_nn.DeviceLinear):
     shard_dim: int = 0
 
     def _multiply(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _linear(
+        multiply = _linear_uncompiled if torch.compiler.is_compiling() else _linear
+        return multiply(
             input, weight, bias, self.sim_devices, self.shard_dim, scope=self._shmgemm_fqn
         )
 
@@ -119,11 +123,24 @@ def _linear(
     *,
     scope: str,
 ) -> Tensor:
-    """F.linear over several devices; differentiable."""
-    result: Tensor = _Sharded.apply(  # type: ignore[no-untyped-call]
+    """F.linear over several devices; differentiable. On the first one inside torch's transforms."""
+    input = _pending.settle(input)
+    if torch.is_autocast_enabled("cpu"):
+        added = None if bias is None else cast(bias)
+        with torch.autocast("cpu", enabled=False):
+            return _linear(cast(input), cast(weight), added, devices, dim, scope=scope)
+    result: Tensor
+    if not _sending.is_plain(input, weight, bias):
+        result = linear_op(input, weight, bias, sim_device=devices[0], scope=scope)
+        return result
+    result = _Sharded.apply(  # type: ignore[no-untyped-call]
         input, weight, bias, devices, dim, scope
     )
     return result
+
+
+# A graph ends before it: what it does with the session is nothing to trace.
+_linear_uncompiled: Callable[..., Tensor] = _disable_dynamo(_linear)
 
 
 class _Sharded(torch.autograd.Function):
@@ -222,33 +239,37 @@ def _by_terms(
 ) -> Tensor:
     """a[M, K] @ b[K, N]: each device sums some of the K terms, the first one sums the sums."""
     (m, k), n, count = a.shape, b.shape[1], len(devices)
+    parts = _parts(k, count)
 
     def run(core: _core.Session) -> Tensor:
         partial = new((count, m * n), _dtypes.FLOAT32, core)
         result = new((1, m * n), code, core)
         added = None if bias is None else _kernels.device_bias(bias)
-        sent = []
-        for index, (device, (begin, end)) in enumerate(zip(devices, _parts(k, count), strict=True)):
-            call = _core.GemmCall(
-                "linear",
-                m,
-                n,
-                end - begin,
-                1,
-                CODES[a.dtype],
-                _dtypes.FLOAT32,
-                _view(a, begin * a.stride(1)),
-                _view(b, begin * b.stride(0)),
-                (partial[index].data_ptr(), 0, n, 1),
-                added.data_ptr() if added is not None and index == 0 else 0,
-                False,
-                device,
-            )
-            sent.append(core.gemm_async(call))
         ones = new((1, count), _dtypes.FLOAT32, core).fill_(1)
-        sent += _reduce(core, ones, partial, result, devices)
-        for future in sent:
-            future.result()
+        sent: list[_core.Future] = []
+        try:
+            for index, device, (begin, end) in zip(range(count), devices, parts, strict=True):
+                call = _core.GemmCall(
+                    "linear",
+                    m,
+                    n,
+                    end - begin,
+                    1,
+                    CODES[a.dtype],
+                    _dtypes.FLOAT32,
+                    _view(a, begin * a.stride(1)),
+                    _view(b, begin * b.stride(0)),
+                    (partial[index].data_ptr(), 0, n, 1),
+                    added.data_ptr() if added is not None and index == 0 else 0,
+                    False,
+                    device,
+                )
+                sent.append(core.gemm_async(call))
+            sent += _reduce(core, ones, partial, result, devices)
+            while sent:
+                sent.pop(0).result()
+        finally:
+            sent.clear()  # dropped, a product keeps the blocks that are still there
         return result
 
     return _on_devices(run, a, b, bias, devices, "linear", scope)
@@ -316,7 +337,8 @@ def _on_devices(
     except ShmgemmError as error:
         m, n, k = a.shape[0], b.shape[1], a.shape[1]
         _fallback.fall(error, label, m, n, k, 1)
-        return _kernels.on_cpu((m, n), a, b, bias, CODES[a.dtype])
+        with _disable_current_modes():  # it is counted already
+            return _kernels.on_cpu((m, n), a, b, bias, CODES[a.dtype])
     finally:
         _core.set_scope(outer_scope)
 
