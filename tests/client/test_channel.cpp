@@ -153,8 +153,24 @@ TEST_F(ChannelTest, LostResultsAreSetAsideAsWell) {
   begin_direct(*heap, channel);
   Engine next(heap);
   for (int i = 0; i < 300; ++i) ids.push_back(submit(echo(7, false)));
+  EXPECT_TRUE(channel.end_of(ids[0]).lost);
   EXPECT_THROW(wait(ids[0]), shmgemm::DeviceLost);
   EXPECT_EQ(wait(ids.back()).busy_cycles, 7u);
+}
+
+TEST_F(ChannelTest, TheEndOfWhatHasSettledIsKnownUntilItIsTaken) {
+  Engine engine(heap);
+  shmgemm_command noop{};
+  noop.op = SHMGEMM_OP_NOOP;
+  noop.release_cycles = 70;
+  const std::uint64_t id = submit(noop);
+  channel.await(id, Channel::kNoDeadline, Expect::kShort);
+  EXPECT_EQ(channel.end_of(id).cycles, 70u);
+  for (std::uint64_t i = 0; i < 2 * SHMGEMM_RING_SLOTS; ++i) submit(echo(i, false));
+  EXPECT_EQ(channel.end_of(id).cycles, 70u) << "set aside";
+  EXPECT_FALSE(channel.end_of(id).lost);
+  wait(id);
+  EXPECT_EQ(channel.end_of(id).cycles, 0u);
 }
 
 TEST_F(ChannelTest, CreditsHoldBackWhatTheRingCannotTake) {

@@ -494,11 +494,12 @@ def chain_over_two_engines(session: Any) -> tuple[nn.Module, Tensor, Tensor]:
 def test_what_a_lost_engine_was_to_write_is_not_read(own: Any) -> None:
     model, x, wanted = chain_over_two_engines(own)
     before = held_bytes(own, ended=False)
-    fallen = _fallback.counters().fallen_ops
+    fallen, done = _fallback.counters().fallen_ops, own.stats()["ops"]
     with pytest.warns(shmgemm.FallbackWarning, match="DeviceLost"):
         got = model(x)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
     assert _fallback.counters().fallen_ops - fallen == 2
+    assert own.stats()["ops"] == done, "the other engine did not compute with what is not there"
     del got
     torch.testing.assert_close(model(x), wanted, rtol=1e-4, atol=1e-4)
     assert held_bytes(own) == before

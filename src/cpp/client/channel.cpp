@@ -160,10 +160,14 @@ bool Channel::settled(std::uint64_t id) {
   return !in_flight(id);
 }
 
-std::uint64_t Channel::end_cycles(std::uint64_t id) {
+Channel::End Channel::end_of(std::uint64_t id) {
   const Lock lock(mutex_);
   const Slot& slot = slot_of(id);
-  return slot.id == id && slot.state == State::kDone ? slot.completion.end_cycles : 0;
+  if (slot.id == id && slot.state == State::kFailed) return {0, true};
+  if (slot.id == id && slot.state == State::kDone) return {slot.completion.end_cycles, false};
+  const auto aside = set_aside_.find(id);
+  if (aside == set_aside_.end()) return {};
+  return {aside->second.failed ? 0 : aside->second.completion.end_cycles, aside->second.failed};
 }
 
 shmgemm_completion Channel::take(std::uint64_t id) {

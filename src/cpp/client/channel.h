@@ -54,8 +54,12 @@ class Channel {
   // The same in steps. A command has settled when it is answered, lost, or was taken.
   bool settled(std::uint64_t id);  // does not block; the first asks for a flush
   bool await(std::uint64_t id, Deadline deadline, region::Expect expect);  // false: deadline
-  std::uint64_t end_cycles(std::uint64_t id);  // 0 where no completion waits to be taken
-  shmgemm_completion take(std::uint64_t id);   // of one that has settled; throws where it was lost
+  struct End {
+    std::uint64_t cycles = 0;
+    bool lost = false;
+  };
+  End end_of(std::uint64_t id);               // of one that has settled; zeros where it was taken
+  shmgemm_completion take(std::uint64_t id);  // of one that has settled; throws where it was lost
   // Nobody will ask for it: `heir` is told.
   void abandon(std::uint64_t id, std::shared_ptr<Orphan> heir);
 

@@ -51,6 +51,10 @@ std::shared_ptr<client::Heap> heap_for(const SessionOptions& options) {
                                         options.processes, options.clients);
 }
 
+[[noreturn]] void throw_input_lost() {
+  throw DeviceLost("the product that this one waits for was lost with its engine");
+}
+
 }  // namespace
 
 void throw_closed() {
@@ -208,14 +212,16 @@ void SessionImpl::keep_order(shmgemm_command& command, const StreamMark& after) 
   auto inputs = streams_.take_dependencies(command.stream, channel);
   if (after.channel != nullptr) {
     if (after.generation != generation_of(after.channel)) {
-      throw DeviceLost("the product that this one waits for was lost with its engine");
+      throw_input_lost();
     }
     inputs.push_back(after);
   }
   for (const StreamMark& op : inputs) {
     if (op.channel != &channel) {  // no engine knows of another's ops: wait for it here
       op.channel->await(op.id, Channel::kNoDeadline, region::Expect::kShort);
-      command.release_cycles = std::max(command.release_cycles, op.channel->end_cycles(op.id));
+      const Channel::End end = op.channel->end_of(op.id);
+      if (end.lost && op.channel == after.channel && op.id == after.id) throw_input_lost();
+      command.release_cycles = std::max(command.release_cycles, end.cycles);
       continue;
     }
     const auto id = static_cast<std::uint32_t>(op.id);
