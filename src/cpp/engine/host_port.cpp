@@ -96,7 +96,9 @@ void HostPort::meet_hosts() {
   limits_.heap_begin = region_->heap_begin();
   limits_.heap_end = region_->heap_end();
   limits_.generation = region_->generation();
-  waiter_.emplace(region_->engine());
+  const bool has_cpu_to_spare = options_.threads < region::allowed_cpus();
+  waiter_.emplace(region_->engine(),
+                  has_cpu_to_spare ? region::Waiter::kYieldLong : region::Waiter::kYield);
   for (std::uint32_t i = 0; i < region_->queue_pairs(); ++i) {
     if (region_->client_arena(i).bytes > 0) continue;  // connects when it has a client
     connections_.push_back(std::make_shared<QueuePair>(*region_, i));

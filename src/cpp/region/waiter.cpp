@@ -18,7 +18,8 @@ unsigned allowed_cpus() {
   return count > 0 ? static_cast<unsigned>(count) : 1u;
 }
 
-Waiter::Waiter(shmgemm_peer* self) : self_(self), may_spin_(allowed_cpus() > 1) {}
+Waiter::Waiter(shmgemm_peer* self, Nanoseconds yields)
+    : self_(self), yields_(yields), may_spin_(allowed_cpus() > 1) {}
 
 void Waiter::yield() { sched_yield(); }
 

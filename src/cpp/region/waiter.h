@@ -1,5 +1,7 @@
-// How one side waits for the other: spin up to 1 us, yield the CPU up to 50 us, then park on the
-// futex word `sleeping` of its own peer line. Whoever publishes a record wakes a parked peer.
+// How one side waits for the other: spin up to 1 us, yield the CPU to whoever else wants it for
+// some time, then park on the futex word `sleeping` of its own peer line. Whoever publishes a
+// record wakes a parked peer, which takes 50 to 150 us in a virtual machine whose CPU went to sleep
+// with it.
 //
 //   publish: store seq (seq_cst), load sleeping (seq_cst)     - see RingProducer::publish
 //   park:    store sleeping (seq_cst), load seq (seq_cst)     - at least one side sees the other
@@ -17,24 +19,27 @@ namespace shmgemm::region {
 using Clock = std::chrono::steady_clock;
 using Nanoseconds = std::chrono::nanoseconds;
 
-enum class Expect { kShort, kLong };  // kLong: park at once, so that the other side gets the core
+enum class Expect { kShort, kLong };  // kLong: yield from the start, as the other side computes
 
 class Waiter {
  public:
-  explicit Waiter(shmgemm_peer* self);
+  // How long to yield before parking, where kShort is expected.
+  static constexpr Nanoseconds kYield{50'000};
+  static constexpr Nanoseconds kYieldLong{1'000'000};  // and where kLong is
+
+  explicit Waiter(shmgemm_peer* self, Nanoseconds yields = kYield);
 
   // Until ready() or until `limit` has passed; says whether ready() was true. `ready` is cheap,
   // reads shared words with seq_cst and is called from this thread only.
   template <class Ready>
   bool wait(Ready&& ready, Nanoseconds limit, Expect expect = Expect::kShort) {
     if (ready()) return true;
-    if (expect == Expect::kShort && poll(ready, limit)) return true;
+    if (poll(ready, limit, expect == Expect::kLong)) return true;
     return park(ready, limit);
   }
 
  private:
   static constexpr Nanoseconds kSpin{1000};
-  static constexpr Nanoseconds kYield{50000};
 
   static void pause() {
 #if defined(__x86_64__)
@@ -49,17 +54,18 @@ class Waiter {
   void sleep(Nanoseconds limit);
 
   template <class Ready>
-  bool poll(Ready& ready, Nanoseconds limit) {
+  bool poll(Ready& ready, Nanoseconds limit, bool is_long) {
     const auto start = Clock::now();
     auto elapsed = Nanoseconds{0};
-    while (may_spin_ && elapsed < kSpin && elapsed < limit) {
+    while (may_spin_ && !is_long && elapsed < kSpin && elapsed < limit) {
       for (int i = 0; i < 16; ++i) {
         if (ready()) return true;
         pause();
       }
       elapsed = Clock::now() - start;
     }
-    while (elapsed < kYield && elapsed < limit) {
+    const Nanoseconds yields = is_long ? kYieldLong : yields_;
+    while (elapsed < yields && elapsed < limit) {
       yield();
       if (ready()) return true;
       elapsed = Clock::now() - start;
@@ -82,6 +88,7 @@ class Waiter {
   }
 
   shmgemm_peer* self_;
+  const Nanoseconds yields_;
   bool may_spin_;  // false where this process may run on one CPU only
 };
 
