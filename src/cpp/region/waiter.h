@@ -24,7 +24,7 @@ enum class Expect { kShort, kLong };  // kLong: yield from the start, as the oth
 class Waiter {
  public:
   // How long to yield before parking, where kShort is expected.
-  static constexpr Nanoseconds kYield{50'000};
+  static constexpr Nanoseconds kYield{100'000};
   static constexpr Nanoseconds kYieldLong{1'000'000};  // and where kLong is
 
   explicit Waiter(shmgemm_peer* self, Nanoseconds yields = kYield);

@@ -67,7 +67,8 @@ Product: TypeAlias = Gemm | Linear
 
 def batch(extension: Any, products: Sequence[Product], sim_device: int) -> list[Tensor]:
     check_sim_device(sim_device)
-    if not all(is_plain(*product) for product in products):
+    tensors = [tensor for product in products for tensor in product]
+    if not is_plain(*tensors):
         for product in products:  # before the first is sent
             product.check()
         return [product.alone(sim_device) for product in products]
@@ -75,6 +76,8 @@ def batch(extension: Any, products: Sequence[Product], sim_device: int) -> list[
         results = _send(extension, products, sim_device)
     except ShmgemmError as error:
         results = [product.after_error(error) for product in products]
+    if not needs_grad(*tensors):
+        return results
     return [
         product.attach(sim_device, result) if needs_grad(*product) else result
         for product, result in zip(products, results, strict=True)
