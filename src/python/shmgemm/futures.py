@@ -171,11 +171,10 @@ class Future(Generic[T]):
                     self._error = final
         except Exception as error:  # CancelledError; KeyboardInterrupt leaves it as it is
             self._error = error
-        if (
-            self._error is not None
-        ):  # its frames hold what was computed with, some out of gc's reach
+        if self._error is not None:
+            # Its frames hold what was computed with, some of it out of gc's reach.
             self._error.__traceback__ = self._error.__context__ = None
-        if self._error is None and self._finish is not None:
+        elif self._finish is not None:
             value = self._finish(value)
         self._value = value
         self._sent = self._rescue = self._finish = None
