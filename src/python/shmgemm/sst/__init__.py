@@ -45,7 +45,7 @@ def find() -> Installation:
         raise Unsupported(_NO_SST)
     executable = str(Path(_ask(config, "--prefix")) / "bin" / "sst")
     said = _ask(executable, "--version")
-    version = re.search(r"Version \(-?(\d+(\.\d+)+|dev)\b", said)
+    version = re.search(r"Version \(?-?(\d+(\.\d+)+|dev)\b", said)
     if version is None:
         raise Unsupported(
             f"{executable} --version says {said[:80]!r}, expected `SST-Core Version (16.0.0)`:"
