@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import operator
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmgemm import _core, hardware
+from shmgemm import _core, hardware, settings
 from shmgemm.bench import baseline, compare, harness, status, suite, timing
 from shmgemm.cli import main
 
@@ -507,8 +508,8 @@ def test_all_runs_every_bench_into_one_object(
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (["--engine", "sst"], ["latency"]),
-        (["--engine", "sst", "--guest"], ["latency", "guest"]),
+        (["--engine", "sst"], ["latency", "async"]),
+        (["--engine", "sst", "--guest"], ["latency", "async", "guest"]),
         (["--guest"], [*(b for b in BENCHES if b != "model"), "guest"]),
     ],
 )
@@ -524,6 +525,24 @@ def test_all_runs_what_is_there(
     assert heads == names
     assert output.err.count("missed: a row") == len(names)
     assert any(guest for *_, guest, _ in faked) == ("--guest" in options)
+
+
+@pytest.mark.parametrize("before", [None, "embedded"])
+def test_the_same_bench_through_sst(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.delenv("SHMGEMM_ENGINE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("SHMGEMM_ENGINE", before)
+    asked = []
+
+    def run(quick: bool) -> list[harness.Row]:
+        asked.append((quick, settings.resolve("engine")))
+        raise KeyError("ended")
+
+    monkeypatch.setattr("shmgemm.bench.asynchronous.run", run)
+    with pytest.raises(KeyError, match="ended"):
+        suite.bench("async", "sst")(True)
+    assert asked == [(True, "sst")]
+    assert os.environ.get("SHMGEMM_ENGINE") == before
 
 
 def test_every_row_of_a_goal_has_a_known_direction() -> None:

@@ -25,6 +25,7 @@ BENCHES = {
     "timing": "what the timing models cost; simulated cycles a second",
 }
 _MODULES = {"async": "asynchronous"}
+_SAME_THROUGH_SST = ("async", "model")  # the same rows, with SST in the embedded engine's place
 
 
 def bench(what: str, engine: str = "embedded", guest: bool = False) -> Run:
@@ -36,19 +37,25 @@ def bench(what: str, engine: str = "embedded", guest: bool = False) -> Run:
 
         return partial(through_guest.latency, engine)
     if engine == "embedded":
-        run: Run = import_module(f".{_MODULES.get(what, what)}", __package__).run
-        return run
+        return _module_of(what).run  # type: ignore[no-any-return]
     from . import through_sst
 
+    if what in _SAME_THROUGH_SST:
+        return partial(through_sst.same, _module_of(what).run)
     found = {"latency": through_sst.latency, "gemm": through_sst.gemm}
     if what not in found:
-        raise ValueError(f"bench {what} --engine sst: there is none, only {' and '.join(found)}")
+        known = ", ".join((*found, *_SAME_THROUGH_SST))
+        raise ValueError(f"bench {what} --engine sst: there is none, only {known}")
     return found[what]
+
+
+def _module_of(what: str) -> Any:
+    return import_module(f".{_MODULES.get(what, what)}", __package__)
 
 
 def benches(engine: str, guest: bool) -> dict[str, Run]:
     """All for that engine, by name, without importing them; through SST latency has gemm's rows."""
-    names = tuple(BENCHES) if engine == "embedded" else ("latency",)
+    names = tuple(BENCHES) if engine == "embedded" else ("latency", *_SAME_THROUGH_SST)
     found: dict[str, Run] = {name: partial(_run, name, engine, False) for name in names}
     if guest:
         found["guest"] = partial(_run, "latency", engine, True)

@@ -1,12 +1,13 @@
-"""`shmgemm bench latency|gemm --engine sst`: what SST costs, beside the embedded engine."""
+"""`shmgemm bench ... --engine sst`: SST beside the embedded engine, or beside a bench's own floor."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .harness import Row, measure, progress, specs
@@ -30,6 +31,18 @@ def gemm(quick: bool = False) -> list[Row]:
     """The products among the rows of [sst]."""
     rounds = 1 if quick else _ROUNDS
     return [_product(key, rounds, 2 if quick else samples) for key, samples in _PRODUCTS.items()]
+
+
+def same(run: Callable[[bool], list[Row]], quick: bool = False) -> list[Row]:
+    """What `run` measures through the default engine, with SST as that."""
+    before = os.environ.get("SHMGEMM_ENGINE")
+    os.environ["SHMGEMM_ENGINE"] = "sst"
+    try:
+        return run(quick)
+    finally:
+        del os.environ["SHMGEMM_ENGINE"]
+        if before is not None:
+            os.environ["SHMGEMM_ENGINE"] = before
 
 
 def _both(subject: str, rounds: int, **options: int) -> tuple[float, float]:

@@ -36,7 +36,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("embedded", "sst"),
         default="embedded",
-        help="sst, with latency, gemm and all: through SST beside the embedded engine",
+        help="sst: latency and gemm through SST beside the embedded engine, async and model through"
+        " SST beside their floors; with all: latency, async and model",
     )
     parser.add_argument(
         "--guest",
