@@ -1,4 +1,4 @@
-"""`shmgemm bench ... --engine sst`: SST beside the embedded engine, or beside a bench's own floor."""
+"""`shmgemm bench ... --engine sst`: SST beside the embedded engine, or beside a bench's floor."""
 
 from __future__ import annotations
 
