@@ -436,6 +436,25 @@ def test_a_thousand_products_leak_nothing(session: shmgemm.Session) -> None:
     assert session.stats()["heap_used_bytes"] == heap
 
 
+def test_two_devices_without_waiting(image: guest.Image) -> None:
+    a, b = matrices(8, 7, 9)
+    layer, x = torch.nn.Linear(32, 64), torch.randn(4, 32)
+    wanted = layer(x)
+    with shmgemm.open(guest=True, hardware=PRESET, devices=2, strict=True, region="64MiB"):
+        with shmgemm.profile() as prof:
+            futures = [shmgemm.gemm_async(a, b, sim_device=index % 2) for index in range(4)]
+            for product in (*(future.result() for future in futures), *shmgemm.batch([(a, b)] * 3)):
+                torch.testing.assert_close(product, a @ b, rtol=1e-4, atol=1e-4)
+            shmgemm.shard_linear_(layer, 2)
+            torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-4)
+        shmgemm.restore_(layer)
+    times = [(op.device, op.start_cycles) for op in prof.records]
+    begin, cycles = times[0][1], prof.records[0].cycles
+    assert times[:4] == [(0, begin), (1, begin), (0, begin + cycles), (1, begin + cycles)]
+    assert {device for device, _ in times[7:]} == {0, 1}
+    assert len({start for _, start in times[7:]}) == 1, "both halves of the layer at once"
+
+
 ATTACHED = """
 import numpy as np, shmgemm
 session = shmgemm.attach("beside", strict=True)
